@@ -74,26 +74,30 @@ type Receiver interface {
 type Machine interface {
 	// Apply applies a batch of committed entries, publishes the new state once,
 	// and fills results[i] with what the proposer of entries[i] is to be told.
-	Apply(entries []Entry, results []any)
-	// ApplyConfChange applies a committed configuration change. It returns
-	// false when the change is void (a removed id, say), and the result for the
-	// proposer.
-	ApplyConfChange(entry Entry, cc raftpb.ConfChange) (accepted bool, result any)
+	// It keeps neither slice. An error means an entry that this version does
+	// not know; it stops the node, for skipping it would make members differ.
+	Apply(entries []Entry, results []any) error
+	// ApplyConfChange applies a committed configuration change and publishes.
+	// It returns false when the change is void (a removed id, say), and the
+	// result for the proposer. An error is as that of Apply.
+	ApplyConfChange(entry Entry, cc raftpb.ConfChange) (accepted bool, result any, err error)
 	// Capture pins the state that Apply last published and returns a function
 	// that writes it. Capture must be cheap; the function runs later, once, on
 	// another goroutine, while Apply goes on.
 	Capture() func(io.Writer) error
-	// Restore replaces the state with what a captured function wrote and
-	// publishes it.
-	Restore(raftIndex uint64, r io.Reader) error
+	// Restore replaces the state with what a captured function wrote, publishes
+	// it, and returns the cluster time of that state in milliseconds. After an
+	// error the old state is still there.
+	Restore(raftIndex uint64, r io.Reader) (timeMS int64, err error)
 }
 
 // Entry is one committed log entry as the machine sees it.
 type Entry struct {
 	// Index and Term are raft's.
 	Index, Term uint64
-	// TimeMS is the cluster time in milliseconds, at least 1 and never falling
-	// from entry to entry.
+	// TimeMS is the cluster time in milliseconds at which the leader appended
+	// the entry, never falling from one to the next; 0 for an entry that is not
+	// stamped (a new leader's empty one, a configuration change).
 	TimeMS int64
 	// Run and Seq name the proposal: Run is the random number of the proposing
 	// process, Seq counts its proposals from 1. Both are 0 for entries that no

@@ -1,0 +1,172 @@
+package raftnode
+
+import (
+	"fmt"
+	"io"
+	"slices"
+
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+// applyItem is one piece of work of the apply loop: committed entries, or a
+// snapshot to restore.
+type applyItem struct {
+	message raftpb.Message
+	restore *raftpb.SnapshotMetadata
+	done    chan error
+}
+
+// applier is what the apply loop keeps between batches.
+type applier struct {
+	n *Node
+	// at describes the applied state: what a snapshot of it would be.
+	at raftpb.SnapshotMetadata
+	// snapshotAt is the raft index of the newest snapshot, taken or being taken.
+	snapshotAt uint64
+	entries    []Entry
+	results    []any
+}
+
+// applyLoop applies what is committed, in order, and wakes the waiters after
+// the machine has published. It alone calls the machine.
+func (n *Node) applyLoop(from raftpb.SnapshotMetadata) {
+	a := &applier{n: n, at: from, snapshotAt: from.Index}
+	var items []applyItem
+	for {
+		select {
+		case <-n.stop:
+			return
+		case <-n.applies.wake:
+		}
+		items = n.applies.take(items)
+		for i := range items {
+			if n.stopping() {
+				return
+			}
+			if err := a.do(&items[i]); err != nil {
+				n.fail(err)
+				return
+			}
+		}
+	}
+}
+
+func (a *applier) do(item *applyItem) error {
+	if item.restore != nil {
+		err := a.restore(*item.restore)
+		item.done <- err
+		return err
+	}
+	if err := a.apply(item.message.Entries); err != nil {
+		return err
+	}
+	a.n.inbox.local(item.message.Responses...)
+	a.maybeCapture()
+	return nil
+}
+
+// apply hands the entries to the machine in as few batches as configuration
+// changes allow.
+func (a *applier) apply(entries []raftpb.Entry) error {
+	for i := range entries {
+		e := &entries[i]
+		if e.Index != a.at.Index+uint64(len(a.entries))+1 {
+			return fmt.Errorf("raftnode: invariant broken: raft index %d is to be applied after %d",
+				e.Index, a.at.Index+uint64(len(a.entries)))
+		}
+		switch e.Type {
+		case raftpb.EntryNormal:
+			a.entries = append(a.entries, decodeEntry(e))
+		case raftpb.EntryConfChange:
+			if err := a.flush(); err != nil {
+				return err
+			}
+			if err := a.applyConfChange(e); err != nil {
+				return err
+			}
+		default:
+			return fmt.Errorf("raftnode: entry at raft index %d is of type %s, which this version does not know", e.Index, e.Type)
+		}
+	}
+	return a.flush()
+}
+
+func (a *applier) flush() error {
+	if len(a.entries) == 0 {
+		return nil
+	}
+	a.results = slices.Grow(a.results[:0], len(a.entries))[:len(a.entries)]
+	if err := a.n.cfg.Machine.Apply(a.entries, a.results); err != nil {
+		return fmt.Errorf("raftnode: apply raft indexes %d to %d: %w", a.entries[0].Index, a.entries[len(a.entries)-1].Index, err)
+	}
+	last := a.entries[len(a.entries)-1]
+	a.published(last.Index, last.Term)
+	if !a.n.dead.Load() {
+		a.n.waiters.tell(a.n.cfg.Run, a.entries, a.results)
+	}
+	clear(a.entries)
+	clear(a.results)
+	a.entries = a.entries[:0]
+	return nil
+}
+
+func (a *applier) published(raftIndex, term uint64) {
+	a.at.Index, a.at.Term = raftIndex, term
+	a.n.applied.Store(raftIndex)
+	a.n.readers.advance(raftIndex)
+}
+
+func (a *applier) applyConfChange(e *raftpb.Entry) error {
+	var cc raftpb.ConfChange
+	if err := cc.Unmarshal(e.Data); err != nil {
+		return fmt.Errorf("raftnode: configuration change at raft index %d: %w", e.Index, err)
+	}
+	entry := Entry{Index: e.Index, Term: e.Term, Run: a.n.cfg.Run, Seq: cc.ID - a.n.cfg.Run}
+	accepted, result, err := a.n.cfg.Machine.ApplyConfChange(entry, cc)
+	if err != nil {
+		return fmt.Errorf("raftnode: apply configuration change at raft index %d: %w", e.Index, err)
+	}
+	if accepted {
+		changed := make(chan *raftpb.ConfState, 1)
+		a.n.inbox.call(func(c *Core) { changed <- c.ApplyConfChange(cc) })
+		select {
+		case cs := <-changed:
+			a.at.ConfState = *cs
+		case <-a.n.stop:
+			return nil
+		}
+	}
+	a.published(e.Index, e.Term)
+	if !a.n.dead.Load() {
+		a.n.waiters.tell(a.n.cfg.Run, []Entry{entry}, []any{result})
+	}
+	return nil
+}
+
+func (a *applier) restore(meta raftpb.SnapshotMetadata) error {
+	var timeMS int64
+	err := a.n.cfg.Snapshots.Load(meta.Index, func(r io.Reader) (err error) {
+		timeMS, err = a.n.cfg.Machine.Restore(meta.Index, r)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("raftnode: restore snapshot at raft index %d: %w", meta.Index, err)
+	}
+	a.at, a.snapshotAt = meta, meta.Index
+	a.published(meta.Index, meta.Term)
+	a.n.inbox.call(func(c *Core) { c.ObserveTime(timeMS) })
+	return nil
+}
+
+// maybeCapture gives the snapshotter a state when enough has been applied
+// since the last one and the snapshotter is free.
+func (a *applier) maybeCapture() {
+	if a.at.Index-a.snapshotAt < a.n.cfg.SnapshotCount {
+		return
+	}
+	select {
+	case a.n.shots <- capture{meta: a.at, write: a.n.cfg.Machine.Capture()}:
+		a.snapshotAt = a.at.Index
+	default: // one is being written; try after the next batch
+	}
+}

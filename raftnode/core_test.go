@@ -1,0 +1,409 @@
+package raftnode
+
+import (
+	"encoding/binary"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+func TestProposalsOfAFollowerAreAppliedEverywhereInOrder(t *testing.T) {
+	net := newCoreNet(t, 3)
+	net.elect(1)
+	net.cores[2].Propose(net.now, testProposal(1, "a"), testProposal(2, "b"))
+	net.cores[1].Propose(net.now, testProposal(3, "c"))
+	net.settle()
+	for _, id := range net.ids {
+		if got := net.cores[id].texts(); len(got) != 3 {
+			t.Errorf("member %d applied %q, want 3 entries", id, got)
+		}
+		checkTexts(t, net.cores[id], net.cores[1].texts()...)
+	}
+}
+
+func TestTheLeaderStampsForwardedProposals(t *testing.T) {
+	net := newCoreNet(t, 3)
+	leader := net.elect(1)
+	for range 5 {
+		net.tick()
+		net.settle()
+	}
+	want := leader.clock.timeMS()
+	net.cores[2].Propose(net.now, testProposal(1, "a"))
+	net.settle()
+	last := leader.applied[len(leader.applied)-1]
+	if got := stampOf(&last); got != want || got < 500 {
+		t.Errorf("stamp of a forwarded proposal = %d ms, want the leader's %d ms, at least 500", got, want)
+	}
+}
+
+func TestManyProposalsShareAMessage(t *testing.T) {
+	net := newCoreNet(t, 3)
+	leader := net.elect(1)
+	for seq := range uint64(2*proposalBatchMax + 1) {
+		leader.Propose(net.now, testProposal(seq+1, "x"))
+	}
+	out := leader.Outputs()
+	if got, want := out.Proposed, 2*proposalBatchMax+1; got != want {
+		t.Errorf("Proposed = %d, want %d", got, want)
+	}
+	if len(out.Appends) != 1 {
+		t.Errorf("%d appends for one turn, want 1", len(out.Appends))
+	}
+}
+
+func TestProposalsWithoutALeaderAreGivenBackAfterAnElectionTimeout(t *testing.T) {
+	net := newCoreNet(t, 3)
+	net.isolate(1)
+	c := net.cores[1]
+	c.Propose(0, testProposal(1, "a"))
+	id := c.BeginRead()
+	for net.now <= testElection {
+		if len(c.refused) != 0 || len(c.reads) != 0 {
+			t.Fatalf("refused after %v, want more than %v", net.now, testElection)
+		}
+		net.tick()
+		net.settle()
+	}
+	if len(c.refused) != 1 || c.refused[0].Seq != 1 {
+		t.Errorf("refused = %v, want proposal 1", c.refused)
+	}
+	if len(c.reads) != 1 || c.reads[0].ID != id || !errors.Is(c.reads[0].Err, ErrNoLeader) {
+		t.Errorf("reads = %v, want round %d with ErrNoLeader", c.reads, id)
+	}
+	// From now on there is no wait at all.
+	c.Propose(net.now, testProposal(2, "b"))
+	net.settle()
+	if len(c.refused) != 2 {
+		t.Errorf("a proposal to a member that has long been without a leader was not given back at once")
+	}
+	checkTexts(t, c)
+}
+
+func TestProposalsWaitForTheLeaderOfAHandOver(t *testing.T) {
+	net := newCoreNet(t, 3)
+	leader := net.elect(1)
+	net.tick()
+	net.settle()
+	to := leader.TransferLeadership()
+	leader.Propose(net.now, testProposal(1, "a")) // raft drops proposals now
+	net.settle()
+	if !net.cores[to].isLeader() {
+		t.Fatalf("member %d does not lead after the hand-over", to)
+	}
+	net.settle()
+	for _, id := range net.ids {
+		checkTexts(t, net.cores[id], "a")
+	}
+}
+
+func TestNothingIsAppliedBeforeItIsDurableHere(t *testing.T) {
+	net := newCoreNet(t, 3)
+	leader := net.elect(1)
+	leader.holdAppends = true
+	leader.Propose(net.now, testProposal(1, "a"))
+	net.settle()
+	checkTexts(t, leader) // a quorum has it, the leader's own disk has not
+	leader.holdAppends = false
+	net.settle()
+	for _, id := range net.ids {
+		checkTexts(t, net.cores[id], "a")
+	}
+}
+
+func TestOneVoterAcknowledgesOnlyWhatIsDurable(t *testing.T) {
+	net := newCoreNet(t, 1)
+	c := net.elect(1)
+	c.holdAppends = true
+	c.Propose(net.now, testProposal(1, "a"))
+	net.settle()
+	checkTexts(t, c)
+	c.holdAppends = false
+	net.settle()
+	checkTexts(t, c, "a")
+}
+
+// A commit index that moved alone is not written to disk, so an only voter may
+// know less after a restart than it has acknowledged. Its reads must wait for
+// an entry of its own term.
+func TestReadsOfARestartedOnlyVoterSeeEveryAcknowledgedWrite(t *testing.T) {
+	net := newCoreNet(t, 1)
+	c := net.elect(1)
+	c.Propose(net.now, testProposal(1, "a"))
+	net.settle()
+	checkTexts(t, c, "a")
+	acknowledged := c.applied[len(c.applied)-1].Index
+
+	storage := c.storage
+	hs, _, err := storage.InitialState()
+	if err != nil {
+		t.Fatal(err)
+	}
+	hs.Commit = 1
+	if err := storage.SetHardState(hs); err != nil {
+		t.Fatal(err)
+	}
+	c = net.start(1, storage)
+	c.holdAppends = true
+	c.Hasten()
+	net.settle() // elected as soon as its vote is durable
+	id := c.BeginRead()
+	net.settle()
+	if len(c.reads) != 0 {
+		t.Fatalf("read confirmed at raft index %d before anything of this term was committed", c.reads[0].RaftIndex)
+	}
+	c.holdAppends = false
+	net.settle()
+	if len(c.reads) != 1 || c.reads[0].ID != id || c.reads[0].RaftIndex < acknowledged {
+		t.Errorf("reads = %v, want round %d at raft index %d or later", c.reads, id, acknowledged)
+	}
+}
+
+// raft confirms a ReadIndex by heartbeat answers that carry its context. If a
+// retry used the same context, answers to the first try could confirm it long
+// after the leader had been replaced.
+func TestEachTryOfAReadHasAContextOfItsOwn(t *testing.T) {
+	net := newCoreNet(t, 3)
+	net.elect(1)
+	var contexts []string
+	net.drop = func(m raftpb.Message) bool {
+		if m.Type == raftpb.MsgReadIndex {
+			contexts = append(contexts, string(m.Entries[0].Data))
+			return true
+		}
+		return false
+	}
+	c := net.cores[2]
+	id := c.BeginRead()
+	for range 3 * readRetryTicks {
+		net.settle()
+		net.tick()
+	}
+	net.settle()
+	if len(contexts) < 3 {
+		t.Fatalf("%d tries, want at least 3", len(contexts))
+	}
+	sorted := slices.Clone(contexts)
+	slices.Sort(sorted)
+	if got := len(slices.Compact(sorted)); got != len(contexts) {
+		t.Errorf("%d different contexts in %d tries", got, len(contexts))
+	}
+	// The answer to a try that was given up counts for nothing.
+	c.confirmReads([]raft.ReadState{{Index: 99, RequestCtx: []byte(contexts[0])}})
+	if out := c.Outputs(); len(out.Reads) != 0 {
+		t.Errorf("answer to an abandoned try confirmed %v, want nothing", out.Reads)
+	}
+	net.drop = nil
+	for range readRetryTicks {
+		net.tick()
+		net.settle()
+	}
+	if len(c.reads) != 1 || c.reads[0].ID != id || c.reads[0].Err != nil {
+		t.Errorf("reads = %v, want round %d confirmed", c.reads, id)
+	}
+}
+
+func TestADeposedLeaderConfirmsNoRead(t *testing.T) {
+	net := newCoreNet(t, 3)
+	old := net.elect(1)
+	net.isolate(1)
+	id := old.BeginRead()
+	for range 40 {
+		net.tick()
+		net.settle()
+	}
+	if len(old.reads) != 1 || old.reads[0].ID != id || !errors.Is(old.reads[0].Err, ErrNoLeader) {
+		t.Errorf("reads of the isolated leader = %v, want round %d refused", old.reads, id)
+	}
+}
+
+func TestReadIndexOfAnotherMembersContextIsIgnored(t *testing.T) {
+	net := newCoreNet(t, 1)
+	c := net.elect(1)
+	c.rounds = append(c.rounds, readRound{id: 5, context: 9})
+	context := make([]byte, 16)
+	binary.BigEndian.PutUint64(context, c.cfg.Run+1)
+	binary.BigEndian.PutUint64(context[8:], 9)
+	c.confirmReads([]raft.ReadState{{Index: 1, RequestCtx: context}, {Index: 1, RequestCtx: []byte("short")}})
+	if len(c.out.Reads) != 0 {
+		t.Errorf("confirmed %v by a foreign context, want nothing", c.out.Reads)
+	}
+}
+
+func TestClusterTimeStandsStillWithoutALeader(t *testing.T) {
+	net := newCoreNet(t, 3)
+	leader := net.elect(1)
+	for range 20 {
+		net.tick()
+		net.settle()
+	}
+	before := leader.clock.timeMS()
+	if before < 1900 {
+		t.Fatalf("the leader counted %d ms in 2 s", before)
+	}
+	for _, id := range net.ids {
+		net.isolate(id)
+	}
+	for range 100 {
+		net.tick()
+		net.settle()
+	}
+	clear(net.cut)
+	for range 60 {
+		net.tick()
+		net.settle()
+	}
+	after := net.cores[2].clock.timeMS()
+	// A leader counts on until it notices, at most two election timeouts.
+	if passed := after - before; passed < 0 || passed > 2000+6000 {
+		t.Errorf("cluster time went on by %d ms over 10 s without a leader and 6 s of recovery", passed)
+	}
+}
+
+func TestANewLeaderGoesOnFromTheRunningTime(t *testing.T) {
+	net := newCoreNet(t, 3)
+	net.elect(1)
+	for range 50 { // idle: no stamp in the log says that time passes
+		net.tick()
+		net.settle()
+	}
+	old := net.cores[1].clock.timeMS()
+	net.isolate(1)
+	var second *testCore
+	for i := 0; second == nil && i < 100; i++ {
+		net.tick()
+		net.settle()
+		for _, id := range net.ids[1:] {
+			if net.cores[id].isLeader() {
+				second = net.cores[id]
+			}
+		}
+	}
+	if second == nil {
+		t.Fatal("no new leader after 10 s")
+	}
+	if got := second.clock.timeMS(); got < old-2*testHeartbeat.Milliseconds() || got > old+testHeartbeat.Milliseconds() {
+		t.Errorf("cluster time of the new leader = %d ms, want about %d ms: the gap does not count", got, old)
+	}
+}
+
+func TestClock(t *testing.T) {
+	c := clock{gapMax: time.Second}
+	if got := c.timeMS(); got != 1 {
+		t.Errorf("timeMS() of a new clock = %d, want 1", got)
+	}
+	c.observe(5000)
+	c.observe(10)
+	if got := c.timeMS(); got != 5000 {
+		t.Errorf("timeMS() after stamps 5000 and 10 = %d, want 5000", got)
+	}
+	c.lead(time.Hour)
+	c.advance(time.Hour + 2*time.Second)
+	c.advance(time.Hour)
+	if got := c.timeMS(); got != 7000 {
+		t.Errorf("timeMS() after leading 2 s = %d, want 7000", got)
+	}
+	c.heard(time.Hour + 3*time.Second)
+	if got := c.timeMS(); got != 8000 {
+		t.Errorf("timeMS() after hearing the leader 1 s later = %d, want 8000", got)
+	}
+	c.heard(2 * time.Hour)
+	if got := c.timeMS(); got != 8000 {
+		t.Errorf("timeMS() after an hour of silence = %d, want 8000: there may have been no leader", got)
+	}
+}
+
+func TestJudge(t *testing.T) {
+	prefix := make([]byte, PrefixBytes)
+	snapshot := firstSnapshot([]uint64{1, 2})
+	entry := func(index, term uint64) raftpb.Entry { return raftpb.Entry{Index: index, Term: term} }
+	for _, tt := range []struct {
+		name string
+		m    raftpb.Message
+		ok   bool
+	}{
+		{"heartbeat", raftpb.Message{Type: raftpb.MsgHeartbeat, Term: 3, Commit: 10}, true},
+		{"append", raftpb.Message{Type: raftpb.MsgApp, Term: 3, Index: 4, LogTerm: 2, Entries: []raftpb.Entry{entry(5, 2), entry(6, 3)}}, true},
+		{"gap between entries", raftpb.Message{Type: raftpb.MsgApp, Term: 3, Index: 4, LogTerm: 2, Entries: []raftpb.Entry{entry(6, 2)}}, false},
+		{"falling term", raftpb.Message{Type: raftpb.MsgApp, Term: 3, Index: 4, LogTerm: 2, Entries: []raftpb.Entry{entry(5, 1)}}, false},
+		{"term above the message's", raftpb.Message{Type: raftpb.MsgApp, Term: 3, Index: 4, LogTerm: 2, Entries: []raftpb.Entry{entry(5, 4)}}, false},
+		{"snapshot", raftpb.Message{Type: raftpb.MsgSnap, Term: 3, Snapshot: &snapshot}, true},
+		{"snapshot without metadata", raftpb.Message{Type: raftpb.MsgSnap, Term: 3, Snapshot: &raftpb.Snapshot{}}, false},
+		{"no snapshot", raftpb.Message{Type: raftpb.MsgSnap, Term: 3}, false},
+		{"proposal", raftpb.Message{Type: raftpb.MsgProp, Entries: []raftpb.Entry{{Data: prefix}}}, true},
+		{"empty proposal", raftpb.Message{Type: raftpb.MsgProp}, false},
+		{"proposal without prefix", raftpb.Message{Type: raftpb.MsgProp, Entries: []raftpb.Entry{{Data: prefix[1:]}}}, false},
+		{"broken configuration change", raftpb.Message{Type: raftpb.MsgProp, Entries: []raftpb.Entry{{Type: raftpb.EntryConfChange, Data: []byte{255}}}}, false},
+		{"joint configuration change", raftpb.Message{Type: raftpb.MsgProp, Entries: []raftpb.Entry{{Type: raftpb.EntryConfChangeV2}}}, false},
+		{"read without context", raftpb.Message{Type: raftpb.MsgReadIndex}, false},
+		{"read answer without context", raftpb.Message{Type: raftpb.MsgReadIndexResp}, false},
+		{"local only", raftpb.Message{Type: raftpb.MsgHup}, false},
+		{"storage answer", raftpb.Message{Type: raftpb.MsgStorageAppendResp}, false},
+		{"from the append loop", raftpb.Message{Type: raftpb.MsgHeartbeat, From: raft.LocalAppendThread}, false},
+		{"from nobody", raftpb.Message{Type: raftpb.MsgHeartbeat, From: raft.None}, false},
+		{"to another member", raftpb.Message{Type: raftpb.MsgHeartbeat, To: 3}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := tt.m
+			if m.From == 0 && tt.name != "from nobody" {
+				m.From = 2
+			}
+			if m.To == 0 {
+				m.To = 1
+			}
+			err := judgeForm(&m, 1)
+			if (err == nil) != tt.ok {
+				t.Errorf("judgeForm(%s) = %v, want ok %v", m.Type, err, tt.ok)
+			}
+			if err != nil && !errors.Is(err, ErrMessage) {
+				t.Errorf("judgeForm(%s) = %v, want an ErrMessage", m.Type, err)
+			}
+		})
+	}
+}
+
+func TestAMemberThatLostItsLogSaysSo(t *testing.T) {
+	net := newCoreNet(t, 3)
+	net.elect(1)
+	net.cores[1].Propose(net.now, testProposal(1, "a"))
+	net.settle()
+	c := net.cores[2]
+	var lost *LostLogError
+	err := c.Step(net.now, raftpb.Message{Type: raftpb.MsgHeartbeat, From: 1, To: 2, Term: c.term(), Commit: c.lastIndex + 1})
+	if !errors.As(err, &lost) || lost.LastIndex != c.lastIndex || lost.ExitCode() != 65 {
+		t.Errorf("Step(heartbeat beyond the log) = %v, want a LostLogError with raft index %d", err, c.lastIndex)
+	}
+	err = c.Step(net.now, raftpb.Message{Type: raftpb.MsgAppResp, From: 1, To: 2, Term: c.term(), Index: c.lastIndex + 1})
+	if !errors.Is(err, ErrMessage) {
+		t.Errorf("Step(confirmation beyond the log) = %v, want ErrMessage", err)
+	}
+}
+
+func FuzzStep(f *testing.F) {
+	for _, m := range []raftpb.Message{
+		{Type: raftpb.MsgHeartbeat, From: 2, To: 1, Term: 3},
+		{Type: raftpb.MsgApp, From: 2, To: 1, Term: 3, Index: 1, LogTerm: 1, Entries: []raftpb.Entry{{Index: 2, Term: 3}}},
+		{Type: raftpb.MsgProp, From: 2, To: 1, Entries: []raftpb.Entry{{Data: make([]byte, PrefixBytes)}}},
+		{Type: raftpb.MsgVote, From: 3, To: 1, Term: 9, Index: 2, LogTerm: 1},
+	} {
+		data, err := m.Marshal()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var m raftpb.Message
+		if m.Unmarshal(data) != nil {
+			return
+		}
+		net := newCoreNet(t, 3)
+		c := net.elect(1)
+		_ = c.Step(net.now, m) // refused or not, it must not panic
+		c.Outputs()
+	})
+}

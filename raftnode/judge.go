@@ -1,0 +1,107 @@
+package raftnode
+
+import (
+	"errors"
+	"fmt"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+// ErrMessage is the kind of error that [Core.Step] returns for a message that
+// cannot have come from a sound member. The message has changed nothing.
+var ErrMessage = errors.New("raftnode: message refused")
+
+// LostLogError says that the leader counts on entries that this member has
+// confirmed and does not hold: its data directory is an older image of itself.
+// It must neither vote nor acknowledge any more.
+type LostLogError struct {
+	// LastIndex is the last raft index of the log, CommitIndex the one that the
+	// leader knows this member to hold.
+	LastIndex, CommitIndex uint64
+}
+
+// Error implements the error interface.
+func (e *LostLogError) Error() string {
+	return fmt.Sprintf("the log ends at raft index %d, but this member has confirmed raft index %d: "+
+		"the data directory was rolled back; remove the member from the cluster and add it again with an empty data directory",
+		e.LastIndex, e.CommitIndex)
+}
+
+// ExitCode is the exit status of a process that ends with this error: damaged
+// data.
+func (e *LostLogError) ExitCode() int { return 65 }
+
+// judge refuses messages that contradict the local log, which raft would
+// answer with a panic. lastIndex is the raft index of the last entry of the
+// log, term the current term.
+func judge(m *raftpb.Message, term, lastIndex uint64) error {
+	switch {
+	case m.Type == raftpb.MsgHeartbeat && m.Term >= term && m.Commit > lastIndex:
+		return &LostLogError{LastIndex: lastIndex, CommitIndex: m.Commit}
+	case m.Type == raftpb.MsgAppResp && !m.Reject && m.Index > lastIndex:
+		return fmt.Errorf("%w: %x confirms raft index %d, the log ends at %d", ErrMessage, m.From, m.Index, lastIndex)
+	}
+	return nil
+}
+
+// judgeForm refuses messages that no sound member sends, whatever the state.
+func judgeForm(m *raftpb.Message, self uint64) error {
+	if m.To != self || m.From == raft.None || raft.IsLocalMsgTarget(m.From) {
+		return fmt.Errorf("%w: %s from %x to %x", ErrMessage, m.Type, m.From, m.To)
+	}
+	switch m.Type {
+	case raftpb.MsgProp:
+		return judgeProposal(m.Entries)
+	case raftpb.MsgApp:
+		return judgeAppend(m)
+	case raftpb.MsgSnap:
+		if m.Snapshot == nil || m.Snapshot.Metadata.Index == 0 || m.Snapshot.Metadata.Term == 0 ||
+			len(m.Snapshot.Metadata.ConfState.Voters) == 0 {
+			return fmt.Errorf("%w: snapshot without metadata from %x", ErrMessage, m.From)
+		}
+	case raftpb.MsgReadIndex, raftpb.MsgReadIndexResp:
+		if len(m.Entries) != 1 {
+			return fmt.Errorf("%w: %s with %d contexts from %x", ErrMessage, m.Type, len(m.Entries), m.From)
+		}
+	case raftpb.MsgVote, raftpb.MsgVoteResp, raftpb.MsgPreVote, raftpb.MsgPreVoteResp,
+		raftpb.MsgAppResp, raftpb.MsgHeartbeat, raftpb.MsgHeartbeatResp, raftpb.MsgTimeoutNow, raftpb.MsgTransferLeader:
+	default:
+		return fmt.Errorf("%w: %s is for local use only", ErrMessage, m.Type)
+	}
+	return nil
+}
+
+func judgeProposal(entries []raftpb.Entry) error {
+	if len(entries) == 0 {
+		return fmt.Errorf("%w: empty proposal", ErrMessage)
+	}
+	for i := range entries {
+		switch e := &entries[i]; e.Type {
+		case raftpb.EntryNormal:
+			if len(e.Data) < PrefixBytes {
+				return fmt.Errorf("%w: proposal of %d bytes has no prefix", ErrMessage, len(e.Data))
+			}
+		case raftpb.EntryConfChange:
+			var cc raftpb.ConfChange
+			if err := cc.Unmarshal(e.Data); err != nil {
+				return fmt.Errorf("%w: configuration change: %w", ErrMessage, err)
+			}
+		default:
+			return fmt.Errorf("%w: proposal of type %s", ErrMessage, e.Type)
+		}
+	}
+	return nil
+}
+
+func judgeAppend(m *raftpb.Message) error {
+	index, term := m.Index, m.LogTerm
+	for i := range m.Entries {
+		e := &m.Entries[i]
+		if e.Index != index+1 || e.Term < term || e.Term > m.Term {
+			return fmt.Errorf("%w: entry %d of term %d does not follow %d of term %d", ErrMessage, e.Index, e.Term, index, term)
+		}
+		index, term = e.Index, e.Term
+	}
+	return nil
+}

@@ -1,0 +1,321 @@
+package raftnode
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+// ErrStopped says that the node has stopped or is stopping. The outcome of
+// what was waiting is unknown.
+var ErrStopped = errors.New("raftnode: stopped")
+
+// Recovered is the durable state that a node starts from.
+type Recovered struct {
+	// Snapshot is what the machine was restored to. There always is one: a new
+	// cluster begins with a snapshot that holds its first members.
+	Snapshot raftpb.SnapshotMetadata
+	// TimeMS is the cluster time of that snapshot.
+	TimeMS    int64
+	HardState raftpb.HardState
+	// Entries follow the snapshot without a gap.
+	Entries []raftpb.Entry
+}
+
+// Config says what a node needs to know.
+type Config struct {
+	// ID is the member's id.
+	ID uint64
+	// Run is a random number that no other process of the cluster has.
+	Run uint64
+	// HeartbeatInterval is the length of a tick; ElectionTimeout is at least 5
+	// of them.
+	HeartbeatInterval, ElectionTimeout time.Duration
+	// SnapshotCount is the number of applied entries between snapshots.
+	SnapshotCount uint64
+	Recovered     Recovered
+	Log           Log
+	Snapshots     Snapshots
+	Sender        Sender
+	Machine       Machine
+	// Logger is required; slog.DiscardHandler makes a silent one.
+	Logger *slog.Logger
+}
+
+// Node runs a [Core]. All methods may be called from any goroutine.
+type Node struct {
+	cfg     Config
+	storage *raft.MemoryStorage
+	start   time.Time
+	logger  *slog.Logger
+
+	inbox   *inbox
+	appends *mailbox[appendItem]
+	applies *mailbox[applyItem]
+	shots   chan capture
+	waiters *waiters
+	readers *readers
+
+	status    atomic.Pointer[Status]
+	committed atomic.Uint64
+	applied   atomic.Uint64
+	failures  atomic.Uint64
+	dead      atomic.Bool // nothing may be acknowledged or sent any more
+
+	// snapMu keeps the snapshotter and the installation of a peer's snapshot
+	// apart. The snapshotter never holds it while it waits for the append loop,
+	// which takes it.
+	snapMu sync.Mutex
+
+	stopOnce sync.Once
+	stop     chan struct{} // a request
+	wg       sync.WaitGroup
+	failed   chan error
+}
+
+// Start starts a node from its recovered state.
+func Start(cfg Config) (*Node, error) {
+	storage := raft.NewMemoryStorage()
+	core, err := recoverCore(cfg, storage)
+	if err != nil {
+		return nil, err
+	}
+	snapshot := cfg.Recovered.Snapshot
+	n := &Node{
+		cfg:     cfg,
+		storage: storage,
+		start:   time.Now(),
+		logger:  cfg.Logger,
+		inbox:   newInbox(),
+		appends: newMailbox[appendItem](),
+		applies: newMailbox[applyItem](),
+		shots:   make(chan capture, 1),
+		waiters: newWaiters(),
+		readers: newReaders(snapshot.Index),
+		stop:    make(chan struct{}),
+		failed:  make(chan error, 1),
+	}
+	n.applied.Store(snapshot.Index)
+	core.Hasten()
+	n.publish(core)
+	n.wg.Go(func() { n.loop(core) })
+	n.wg.Go(n.appendLoop)
+	n.wg.Go(func() { n.applyLoop(snapshot) })
+	n.wg.Go(n.snapshotLoop)
+	return n, nil
+}
+
+func recoverCore(cfg Config, storage *raft.MemoryStorage) (*Core, error) {
+	rec := cfg.Recovered
+	if err := storage.ApplySnapshot(raftpb.Snapshot{Metadata: rec.Snapshot}); err != nil {
+		return nil, fmt.Errorf("raftnode: recover snapshot at raft index %d: %w", rec.Snapshot.Index, err)
+	}
+	if err := storage.Append(rec.Entries); err != nil {
+		return nil, fmt.Errorf("raftnode: recover %d entries: %w", len(rec.Entries), err)
+	}
+	// A snapshot holds nothing uncommitted, and the commit index alone is not
+	// written each time it moves.
+	hs := rec.HardState
+	hs.Commit = max(hs.Commit, rec.Snapshot.Index)
+	if last := rec.Snapshot.Index + uint64(len(rec.Entries)); hs.Commit > last {
+		return nil, &LostLogError{LastIndex: last, CommitIndex: hs.Commit}
+	}
+	if err := storage.SetHardState(hs); err != nil {
+		return nil, fmt.Errorf("raftnode: recover hard state: %w", err)
+	}
+	return NewCore(CoreConfig{
+		ID:              cfg.ID,
+		Run:             cfg.Run,
+		ElectionTicks:   int(cfg.ElectionTimeout / cfg.HeartbeatInterval),
+		ElectionTimeout: cfg.ElectionTimeout,
+		Storage:         storage,
+		Applied:         rec.Snapshot.Index,
+		TimeMS:          rec.TimeMS,
+		Logger:          raftLogger{cfg.Logger},
+	})
+}
+
+// Propose appends data to the log and returns the machine's result once the
+// entry is durable on a quorum and applied on this member. The first
+// [PrefixBytes] bytes of data are reserved for the node, which owns data from
+// now on. Errors: [ErrNoLeader] and [ErrOverloaded], with nothing proposed;
+// ctx.Err() and [ErrStopped], with the outcome unknown.
+func (n *Node) Propose(ctx context.Context, data []byte) (any, error) {
+	seq := n.inbox.nextSeq()
+	putOrigin(data, n.cfg.Run, seq)
+	return n.propose(ctx, Proposal{Seq: seq, Type: raftpb.EntryNormal, Data: data})
+}
+
+// ProposeConfChange appends a configuration change; otherwise as [Node.Propose].
+// Its ID is set by the node.
+func (n *Node) ProposeConfChange(ctx context.Context, cc raftpb.ConfChange) (any, error) {
+	seq := n.inbox.nextSeq()
+	cc.ID = n.cfg.Run + seq
+	data, err := cc.Marshal()
+	if err != nil {
+		return nil, fmt.Errorf("raftnode: encode configuration change: %w", err)
+	}
+	return n.propose(ctx, Proposal{Seq: seq, Type: raftpb.EntryConfChange, Data: data})
+}
+
+func (n *Node) propose(ctx context.Context, p Proposal) (any, error) {
+	ch, err := n.waiters.add(p.Seq)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.inbox.propose(p); err != nil {
+		n.waiters.refuse([]Proposal{p}, err)
+	}
+	out := n.waiters.wait(ctx, p.Seq, ch)
+	if out.err != nil {
+		n.failures.Add(1)
+	}
+	return out.result, out.err
+}
+
+// Read returns once the machine's published state reflects every write that
+// was acknowledged anywhere before Read was called. Errors: [ErrNoLeader],
+// [ErrStopped], ctx.Err().
+func (n *Node) Read(ctx context.Context) error {
+	b, fresh, err := n.readers.join()
+	if err != nil {
+		return err
+	}
+	if fresh {
+		n.inbox.signal()
+	}
+	select {
+	case <-b.done:
+		return b.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Process hands in a message of a peer; see [Receiver].
+func (n *Node) Process(m raftpb.Message) error {
+	if err := judgeForm(&m, n.cfg.ID); err != nil {
+		return err
+	}
+	if n.stopping() {
+		return ErrStopped
+	}
+	n.inbox.peer(m)
+	return nil
+}
+
+// ReportUnreachable tells that messages to the peer were dropped.
+func (n *Node) ReportUnreachable(id uint64) {
+	n.inbox.call(func(c *Core) { c.ReportUnreachable(id) })
+}
+
+// ReportSnapshot tells how a snapshot transfer to the peer ended.
+func (n *Node) ReportSnapshot(id uint64, status raft.SnapshotStatus) {
+	n.inbox.call(func(c *Core) { c.ReportSnapshot(id, status) })
+}
+
+// TransferLeadership hands leadership to the most caught-up other voter and
+// returns when this member no longer leads. It returns nil at once when it does
+// not lead or is the only voter.
+func (n *Node) TransferLeadership(ctx context.Context) error {
+	asked := make(chan uint64, 1)
+	n.inbox.call(func(c *Core) { asked <- c.TransferLeadership() })
+	select {
+	case to := <-asked:
+		if to == raft.None {
+			return nil
+		}
+		n.logger.Info("handing over leadership", "to", fmt.Sprintf("%x", to))
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-n.stop:
+		return ErrStopped
+	}
+	ticker := time.NewTicker(n.cfg.HeartbeatInterval / 4)
+	defer ticker.Stop()
+	for {
+		if !n.Status().IsLeader() {
+			return nil
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-n.stop:
+			return ErrStopped
+		}
+	}
+}
+
+// Status returns what the node knows.
+func (n *Node) Status() Status {
+	st := *n.status.Load()
+	st.Committed = n.committed.Load()
+	st.Applied = n.applied.Load()
+	st.Pending = n.waiters.pending()
+	st.Failed = n.failures.Load()
+	return st
+}
+
+// Term, Applied and Leader are the parts of [Node.Status] that answers to
+// requests carry; they cost one atomic load each.
+func (n *Node) Term() uint64 { return n.status.Load().Term }
+
+// Applied returns the raft index of the newest published state.
+func (n *Node) Applied() uint64 { return n.applied.Load() }
+
+// Leader returns the id of the leader, 0 while none is known.
+func (n *Node) Leader() uint64 { return n.status.Load().Leader }
+
+// ClusterTimeMS estimates the cluster time now, in milliseconds. On the leader
+// it is exact.
+func (n *Node) ClusterTimeMS() int64 {
+	st := n.status.Load()
+	if st.Leader == raft.None {
+		return max(1, st.clusterTime.Milliseconds())
+	}
+	return max(1, (time.Since(n.start) + st.clockOffset).Milliseconds())
+}
+
+// Failed delivers at most one error: the one that made the node stop
+// acknowledging. It is not delivered for [Node.Stop].
+func (n *Node) Failed() <-chan error { return n.failed }
+
+// Stop ends the node and waits for its goroutines. Whoever waits gets
+// [ErrStopped]. The log is left to the caller to close.
+func (n *Node) Stop() {
+	n.dead.Store(true)
+	n.stopOnce.Do(func() { close(n.stop) })
+	n.wg.Wait()
+	n.endWaiting()
+}
+
+func (n *Node) endWaiting() {
+	n.waiters.close(ErrStopped)
+	n.readers.close(ErrStopped)
+}
+
+func (n *Node) stopping() bool {
+	select {
+	case <-n.stop:
+		return true
+	default:
+		return n.dead.Load()
+	}
+}
+
+// fail is the end of acknowledging: a disk or an invariant has failed.
+func (n *Node) fail(err error) {
+	if n.dead.Swap(true) {
+		return
+	}
+	n.failed <- err
+	n.endWaiting()
+}

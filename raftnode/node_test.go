@@ -1,0 +1,349 @@
+package raftnode
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestAProposalReturnsItsResultOnEveryMember(t *testing.T) {
+	_, nodes := startNodes(t, 3, nil)
+	leaderOf(t, nodes)
+	for i, tn := range nodes {
+		eventually(t, "a leader to be known", func() bool { return tn.node.Leader() != 0 })
+		got, err := tn.node.Propose(t.Context(), proposal(fmt.Sprint(i)))
+		if err != nil || got != i+1 {
+			t.Errorf("Propose at member %d = %v, %v, want %d", i+1, got, err, i+1)
+		}
+		if texts := tn.machine.applied(); len(texts) != i+1 {
+			t.Errorf("member %d has applied %d entries after its own proposal, want %d", i+1, len(texts), i+1)
+		}
+	}
+}
+
+func TestReadsSeeWritesAcknowledgedElsewhere(t *testing.T) {
+	_, nodes := startNodes(t, 3, nil)
+	leader := leaderOf(t, nodes)
+	for i := range 50 {
+		if _, err := leader.node.Propose(t.Context(), proposal("x")); err != nil {
+			t.Fatal(err)
+		}
+		for _, tn := range nodes {
+			if err := tn.node.Read(t.Context()); err != nil {
+				t.Fatalf("Read: %v", err)
+			}
+			if got := len(tn.machine.applied()); got <= i {
+				t.Fatalf("a linearizable read saw %d entries after %d were acknowledged", got, i+1)
+			}
+		}
+	}
+}
+
+func TestConcurrentProposalsShareFsyncs(t *testing.T) {
+	_, nodes := startNodes(t, 1, nil)
+	tn := leaderOf(t, nodes)
+	gate := make(chan struct{})
+	tn.log.mu.Lock()
+	before := tn.log.appends
+	tn.log.gate = gate
+	tn.log.mu.Unlock()
+	const count = 500
+	var wg sync.WaitGroup
+	for range count {
+		wg.Go(func() {
+			if _, err := tn.node.Propose(t.Context(), proposal("x")); err != nil {
+				t.Errorf("Propose: %v", err)
+			}
+		})
+	}
+	eventually(t, "all proposals to wait", func() bool { return tn.node.Status().Pending == count })
+	close(gate)
+	wg.Wait()
+	tn.log.mu.Lock()
+	defer tn.log.mu.Unlock()
+	if got := tn.log.appends - before; got > count/4 {
+		t.Errorf("%d appends for %d concurrent proposals, want far fewer", got, count)
+	}
+}
+
+func TestAFailedAppendEndsTheNodeAndAcknowledgesNothing(t *testing.T) {
+	_, nodes := startNodes(t, 1, nil)
+	tn := leaderOf(t, nodes)
+	if _, err := tn.node.Propose(t.Context(), proposal("before")); err != nil {
+		t.Fatal(err)
+	}
+	tn.log.setFail(syscall.EIO)
+	if _, err := tn.node.Propose(t.Context(), proposal("after")); !errors.Is(err, ErrStopped) {
+		t.Errorf("Propose over a broken disk = %v, want ErrStopped", err)
+	}
+	if err := <-tn.node.Failed(); !errors.Is(err, syscall.EIO) {
+		t.Errorf("Failed() = %v, want EIO", err)
+	}
+	tn.log.setFail(nil) // the disk works again: the node must not
+	if _, err := tn.node.Propose(t.Context(), proposal("later")); !errors.Is(err, ErrStopped) {
+		t.Errorf("Propose after a failure = %v, want ErrStopped", err)
+	}
+	if err := tn.node.Read(t.Context()); !errors.Is(err, ErrStopped) {
+		t.Errorf("Read after a failure = %v, want ErrStopped", err)
+	}
+	if got := tn.machine.applied(); !slices.Equal(got, []string{"before"}) {
+		t.Errorf("applied %q, want only what was durable", got)
+	}
+}
+
+func TestAnEntryThatTheMachineDoesNotKnowEndsTheNode(t *testing.T) {
+	_, nodes := startNodes(t, 1, nil)
+	tn := leaderOf(t, nodes)
+	unknown := errors.New("unknown kind")
+	tn.machine.mu.Lock()
+	tn.machine.fail = unknown
+	tn.machine.mu.Unlock()
+	if _, err := tn.node.Propose(t.Context(), proposal("x")); !errors.Is(err, ErrStopped) {
+		t.Errorf("Propose = %v, want ErrStopped", err)
+	}
+	if err := <-tn.node.Failed(); !errors.Is(err, unknown) {
+		t.Errorf("Failed() = %v, want the machine's error", err)
+	}
+}
+
+func TestAFailedSnapshotEndsTheNodeUnlessTheDiskIsFull(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		err  error
+		ends bool
+	}{
+		{"I/O error", syscall.EIO, true},
+		{"disk full", syscall.ENOSPC, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, nodes := startNodes(t, 1, func(c *Config) { c.SnapshotCount = 10 })
+			tn := leaderOf(t, nodes)
+			tn.snapshots.mu.Lock()
+			tn.snapshots.fail = tt.err
+			tn.snapshots.mu.Unlock()
+			for range 30 {
+				if _, err := tn.node.Propose(t.Context(), proposal("x")); err != nil {
+					break
+				}
+			}
+			if tt.ends {
+				if err := <-tn.node.Failed(); !errors.Is(err, tt.err) {
+					t.Errorf("Failed() = %v, want %v", err, tt.err)
+				}
+				return
+			}
+			tn.snapshots.mu.Lock()
+			tn.snapshots.fail = nil
+			tn.snapshots.mu.Unlock()
+			eventually(t, "a snapshot once there is space", func() bool {
+				if _, err := tn.node.Propose(t.Context(), proposal("x")); err != nil {
+					t.Fatalf("Propose: %v", err)
+				}
+				shot, _ := tn.snapshots.newest()
+				return shot.meta.Index > 1
+			})
+		})
+	}
+}
+
+func TestSnapshotsReleaseTheLogUpToTheSecondNewest(t *testing.T) {
+	_, nodes := startNodes(t, 1, func(c *Config) { c.SnapshotCount = 10 })
+	tn := leaderOf(t, nodes)
+	for range 100 {
+		if _, err := tn.node.Propose(t.Context(), proposal("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "a release", func() bool {
+		tn.log.mu.Lock()
+		defer tn.log.mu.Unlock()
+		return tn.log.released > 1
+	})
+	tn.node.Stop()
+	newest, _ := tn.snapshots.newest()
+	if tn.log.released >= newest.meta.Index {
+		t.Errorf("released up to raft index %d, the newest snapshot is at %d: the second-newest needs more", tn.log.released, newest.meta.Index)
+	}
+}
+
+func TestAFollowerThatIsFarBehindGetsASnapshot(t *testing.T) {
+	net, nodes := startNodes(t, 3, func(c *Config) { c.SnapshotCount = 500 })
+	leader := leaderOf(t, nodes)
+	var away *testNode
+	for i, tn := range nodes {
+		if tn != leader {
+			away = tn
+			net.mu.Lock()
+			net.cut[uint64(i+1)] = true
+			net.mu.Unlock()
+			break
+		}
+	}
+	const count = (catchUpEntries + 2000) / 16 * 16
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			for range count / 16 {
+				if _, err := leader.node.Propose(t.Context(), proposal("x")); err != nil {
+					t.Errorf("Propose: %v", err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	eventually(t, "the log to be compacted", func() bool {
+		first, err := leader.node.storage.FirstIndex()
+		return err == nil && first > 500
+	})
+	net.mu.Lock()
+	clear(net.cut)
+	net.mu.Unlock()
+	eventually(t, "the follower to catch up", func() bool { return len(away.machine.applied()) == count })
+	if shot, _ := away.snapshots.newest(); shot.meta.Index < 500 {
+		t.Errorf("the follower's newest snapshot is at raft index %d: it did not get one", shot.meta.Index)
+	}
+	if _, err := away.node.Propose(t.Context(), proposal("y")); err != nil {
+		t.Errorf("Propose after a snapshot: %v", err)
+	}
+}
+
+func TestARestartedMemberHasEverythingItAcknowledged(t *testing.T) {
+	net, nodes := startNodes(t, 1, func(c *Config) { c.SnapshotCount = 30 })
+	tn := leaderOf(t, nodes)
+	var want []string
+	for round := range 3 {
+		for i := range 40 {
+			text := fmt.Sprintf("%d-%d", round, i)
+			if _, err := tn.node.Propose(t.Context(), proposal(text)); err != nil {
+				t.Fatal(err)
+			}
+			want = append(want, text)
+		}
+		tn.node.Stop()
+		shot, _ := tn.snapshots.newest()
+		tn.machine = &fakeMachine{}
+		if err := tn.snapshots.Load(shot.meta.Index, func(r2 io.Reader) error {
+			_, err := tn.machine.Restore(shot.meta.Index, r2)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		startNode(t, net, 1, tn, shot.meta, func(c *Config) { c.SnapshotCount = 30 })
+		if err := tn.node.Read(t.Context()); err != nil {
+			t.Fatalf("Read after restart: %v", err)
+		}
+		if got := tn.machine.applied(); !slices.Equal(got, want) {
+			t.Fatalf("after restart %d: %d entries, want %d", round, len(got), len(want))
+		}
+	}
+}
+
+func TestALogThatEndsBeforeItsCommitIndexIsRefused(t *testing.T) {
+	tn := &testNode{log: &fakeLog{hs: raftpb.HardState{Term: 1, Commit: 9}}, snapshots: &fakeSnapshots{}, machine: &fakeMachine{}}
+	_, err := Start(Config{
+		ID: 1, Run: 1, HeartbeatInterval: time.Millisecond, ElectionTimeout: 10 * time.Millisecond,
+		Recovered: tn.log.recovered(firstSnapshot([]uint64{1}).Metadata), Log: tn.log,
+	})
+	var lost *LostLogError
+	if !errors.As(err, &lost) {
+		t.Errorf("Start = %v, want a LostLogError", err)
+	}
+}
+
+func TestStoppingEndsWhatWaits(t *testing.T) {
+	_, nodes := startNodes(t, 1, nil)
+	tn := leaderOf(t, nodes)
+	gate := make(chan struct{})
+	tn.log.mu.Lock()
+	tn.log.gate = gate
+	tn.log.mu.Unlock()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := tn.node.Propose(context.Background(), proposal("x"))
+		ended <- err
+	}()
+	eventually(t, "the proposal to wait", func() bool { return tn.node.Status().Pending == 1 })
+	go close(gate)
+	tn.node.Stop()
+	if err := <-ended; err != nil && !errors.Is(err, ErrStopped) {
+		t.Errorf("Propose across Stop = %v, want nil or ErrStopped", err)
+	}
+	if _, err := tn.node.Propose(context.Background(), proposal("y")); !errors.Is(err, ErrStopped) {
+		t.Errorf("Propose after Stop = %v, want ErrStopped", err)
+	}
+	if err := tn.node.Process(raftpb.Message{Type: raftpb.MsgHeartbeat, From: 2, To: 1}); !errors.Is(err, ErrStopped) {
+		t.Errorf("Process after Stop = %v, want ErrStopped", err)
+	}
+}
+
+func TestADeadlineEndsAWaitWithTheOutcomeUnknown(t *testing.T) {
+	_, nodes := startNodes(t, 1, nil)
+	tn := leaderOf(t, nodes)
+	gate := make(chan struct{})
+	defer close(gate)
+	tn.log.mu.Lock()
+	tn.log.gate = gate
+	tn.log.mu.Unlock()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := tn.node.Propose(ctx, proposal("x")); !errors.Is(err, context.Canceled) {
+		t.Errorf("Propose with an ended context = %v, want context.Canceled", err)
+	}
+	if got := tn.node.Status().Pending; got != 0 {
+		t.Errorf("%d proposals pending after the wait ended, want 0", got)
+	}
+}
+
+func TestTooManyWaitingProposalsAreRefused(t *testing.T) {
+	b := newInbox()
+	for i := range queuedMax {
+		if err := b.propose(Proposal{Seq: uint64(i)}); err != nil {
+			t.Fatalf("proposal %d: %v", i, err)
+		}
+	}
+	if err := b.propose(Proposal{}); !errors.Is(err, ErrOverloaded) {
+		t.Errorf("proposal %d = %v, want ErrOverloaded", queuedMax+1, err)
+	}
+	b.dequeued(1, 0)
+	if err := b.propose(Proposal{Data: make([]byte, queuedBytesMax+1)}); !errors.Is(err, ErrOverloaded) {
+		t.Errorf("a proposal above the bound of bytes = %v, want ErrOverloaded", err)
+	}
+	if err := b.propose(Proposal{}); err != nil {
+		t.Errorf("a proposal with room = %v, want nil", err)
+	}
+}
+
+func TestLeadershipIsHandedOver(t *testing.T) {
+	_, nodes := startNodes(t, 3, nil)
+	leader := leaderOf(t, nodes)
+	if _, err := leader.node.Propose(t.Context(), proposal("x")); err != nil {
+		t.Fatal(err)
+	}
+	if err := leader.node.TransferLeadership(t.Context()); err != nil {
+		t.Fatalf("TransferLeadership: %v", err)
+	}
+	if leader.node.Status().IsLeader() {
+		t.Error("the old leader still leads")
+	}
+	eventually(t, "another leader", func() bool { return leaderOf(t, nodes) != leader })
+	for _, tn := range nodes {
+		if !tn.node.Status().IsLeader() {
+			if err := tn.node.TransferLeadership(t.Context()); err != nil {
+				t.Errorf("TransferLeadership at a follower = %v, want nil", err)
+			}
+		}
+	}
+}

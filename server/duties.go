@@ -1,0 +1,102 @@
+package server
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/marsevilspirit/deimos"
+	"github.com/marsevilspirit/deimos/server/serverpb"
+)
+
+const (
+	// expiryBatchMax bounds the nodes that one entry may remove, so that many
+	// deadlines in the same second do not hold up writes.
+	expiryBatchMax = 1000
+	// dutyTimeout bounds one proposal of the server itself.
+	dutyTimeout = 5 * time.Second
+	// publishRetry is the pause after a failed publication.
+	publishRetry = 500 * time.Millisecond
+)
+
+// expireLoop proposes an expiry entry when this member leads and a node is
+// due. While nothing is due it proposes nothing: an idle cluster writes nothing.
+// What the entry removes is decided when it is applied, by its own time.
+func (s *Server) expireLoop(ctx context.Context) {
+	ticker := time.NewTicker(s.cfg.ExpiryInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		for s.due() {
+			if err := s.proposeDuty(ctx, &serverpb.Command{
+				Kind:   serverpb.KindExpire,
+				Expire: &serverpb.Expire{Limit: expiryBatchMax},
+			}); err != nil {
+				s.cfg.Log.Debug("expiry not proposed", "error", err)
+				break
+			}
+		}
+	}
+}
+
+func (s *Server) due() bool {
+	deadlineMS, ok := s.store.View().NextDeadline()
+	return ok && s.cfg.Node.Status().IsLeader() && deadlineMS < s.cfg.Node.ClusterTimeMS()
+}
+
+// publishLoop makes the member list show this member's name and client URLs.
+// It ends when they are there.
+func (s *Server) publishLoop(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		err := s.publishSelf(ctx)
+		if err == nil {
+			return
+		}
+		s.cfg.Log.Debug("member not published yet", "error", err)
+		timer.Reset(publishRetry)
+	}
+}
+
+// publishSelf proposes this member's attributes, unless the member list, read
+// linearizably, has them: a restart writes nothing.
+func (s *Server) publishSelf(ctx context.Context) error {
+	readCtx, cancel := context.WithTimeout(ctx, dutyTimeout)
+	defer cancel()
+	if err := s.cfg.Node.Read(readCtx); err != nil {
+		return err
+	}
+	self := s.cfg.Self
+	for _, m := range s.Members() {
+		if m.ID == self.ID && m.Name == self.Name && slices.Equal(m.ClientURLs, self.ClientURLs) {
+			return nil
+		}
+	}
+	attributes := memberToProto(deimos.Member{ID: self.ID, Name: self.Name, ClientURLs: self.ClientURLs})
+	if err := s.proposeDuty(ctx, &serverpb.Command{Kind: serverpb.KindAttributes, Attributes: &attributes}); err != nil {
+		return err
+	}
+	s.cfg.Log.Info("member published", "name", self.Name, "clientURLs", self.ClientURLs)
+	return nil
+}
+
+func (s *Server) proposeDuty(ctx context.Context, c *serverpb.Command) error {
+	data, err := encode(c)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, dutyTimeout)
+	defer cancel()
+	_, err = s.cfg.Node.Propose(ctx, data)
+	return err
+}

@@ -1,0 +1,145 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/marsevilspirit/deimos"
+	"github.com/marsevilspirit/deimos/raftnode"
+	"github.com/marsevilspirit/deimos/store"
+)
+
+// Causes of code 300 and 301 that tell a caller what happened.
+const (
+	CauseNoLeader     = "the cluster has no leader"
+	CauseOverloaded   = "the server is overloaded"
+	CauseStopping     = "the server is stopping"
+	CauseWriteTimeout = "request timed out; the write may or may not have been applied"
+	CauseReadTimeout  = "request timed out"
+)
+
+// Proposer is the part of a raftnode.Node that a Server uses.
+type Proposer interface {
+	// Propose appends data to the log; see raftnode.Node.
+	Propose(ctx context.Context, data []byte) (any, error)
+	// Read waits until the published state is linearizable.
+	Read(ctx context.Context) error
+	// Status is what the node knows.
+	Status() raftnode.Status
+	// ClusterTimeMS estimates the cluster time.
+	ClusterTimeMS() int64
+}
+
+// Config says what a server needs to know. Log may be nil: discarded.
+type Config struct {
+	// Self is this member as it is to appear in the member list; only its ID,
+	// Name and ClientURLs count.
+	Self    deimos.Member
+	Machine *Machine
+	Node    Proposer
+	// ExpiryInterval is the time between looks for what is due. 0: 100 ms.
+	ExpiryInterval time.Duration
+	Log            *slog.Logger
+}
+
+// Server answers requests. Its methods may be called from any goroutine.
+type Server struct {
+	cfg    Config
+	store  *store.Store
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+// New returns a server and starts its goroutines; Close ends them.
+func New(cfg Config) *Server {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.ExpiryInterval == 0 {
+		cfg.ExpiryInterval = 100 * time.Millisecond
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &Server{cfg: cfg, store: cfg.Machine.Store(), cancel: cancel}
+	s.wg.Go(func() { s.expireLoop(ctx) })
+	s.wg.Go(func() { s.publishLoop(ctx) })
+	return s
+}
+
+// Close ends the server's goroutines. Requests go on until the node is stopped.
+func (s *Server) Close() {
+	s.cancel()
+	s.wg.Wait()
+}
+
+// EndWatches ends all watches of this member, and refuses new ones, because it
+// is about to stop.
+func (s *Server) EndWatches() { s.store.CloseWatches() }
+
+// Write proposes r and returns its event once it is durable on a quorum,
+// applied and published here. Errors are [*deimos.Error]: those of the
+// operation itself, 301 and 300 with [CauseOverloaded] with nothing proposed,
+// any other 300 with the outcome unknown.
+func (s *Server) Write(ctx context.Context, r *deimos.Request) (*store.Event, error) {
+	command := writeCommand(r)
+	data, err := encode(&command)
+	if err != nil {
+		return nil, &deimos.Error{Code: deimos.CodeRaftInternal, Cause: err.Error()}
+	}
+	result, err := s.cfg.Node.Propose(ctx, data)
+	if err != nil {
+		return nil, refusal(err, CauseWriteTimeout)
+	}
+	switch v := result.(type) {
+	case *store.Event:
+		return v, nil
+	case *deimos.Error:
+		return nil, v
+	default:
+		return nil, refusal(errDuplicate, CauseWriteTimeout)
+	}
+}
+
+// Read returns a published state. A linearizable one reflects every write that
+// was acknowledged anywhere before Read was called; a local one is what this
+// member has applied. Errors are [*deimos.Error] of code 300 or 301.
+func (s *Server) Read(ctx context.Context, linearizable bool) (store.View, error) {
+	if linearizable {
+		if err := s.cfg.Node.Read(ctx); err != nil {
+			return store.View{}, refusal(err, CauseReadTimeout)
+		}
+	}
+	return s.store.View(), nil
+}
+
+// Watch begins a watch on this member's state; see [store.Store.Watch].
+func (s *Server) Watch(key string, recursive bool, fromIndex uint64) (*store.Watcher, error) {
+	return s.store.Watch(key, recursive, fromIndex)
+}
+
+// Members returns the member list, sorted by id.
+func (s *Server) Members() []deimos.Member { return s.cfg.Machine.Members() }
+
+// Status returns what the raft node knows.
+func (s *Server) Status() raftnode.Status { return s.cfg.Node.Status() }
+
+// ClusterTimeMS estimates the cluster time, in milliseconds.
+func (s *Server) ClusterTimeMS() int64 { return s.cfg.Node.ClusterTimeMS() }
+
+// refusal turns an error of the node into what a user is told.
+func refusal(err error, timeoutCause string) *deimos.Error {
+	e := &deimos.Error{Code: deimos.CodeRaftInternal}
+	switch {
+	case errors.Is(err, raftnode.ErrNoLeader):
+		e.Code, e.Cause = deimos.CodeLeaderElection, CauseNoLeader
+	case errors.Is(err, raftnode.ErrOverloaded):
+		e.Cause = CauseOverloaded
+	case errors.Is(err, raftnode.ErrStopped):
+		e.Cause = CauseStopping
+	default:
+		e.Cause = timeoutCause
+	}
+	return e
+}
