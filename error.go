@@ -89,6 +89,20 @@ func (c Code) String() string {
 	return fmt.Sprintf("error code %d", int(c))
 }
 
+// Causes of the codes 300 and 301, which tell what has happened to a request.
+const (
+	// CauseNoLeader, CauseOverloaded and CauseDiskReserve promise that nothing
+	// was proposed: repeating is safe.
+	CauseNoLeader    = "the cluster has no leader"
+	CauseOverloaded  = "the server is overloaded"
+	CauseDiskReserve = "disk space is below the reserve"
+	CauseStopping    = "the server is stopping"
+	CauseRemoved     = "the member has been removed from the cluster"
+	CauseReadTimeout = "request timed out"
+	// CauseWriteTimeout leaves open whether the write happens.
+	CauseWriteTimeout = "request timed out; the write may or may not have been applied"
+)
+
 // Error is what a user of the keys API is told. Its message is the text of
 // its code.
 type Error struct {

@@ -29,7 +29,8 @@ type applier struct {
 
 // applyLoop applies what is committed, in order, and wakes the waiters after
 // the machine has published. It alone calls the machine.
-func (n *Node) applyLoop(from raftpb.SnapshotMetadata) {
+func (n *Node) applyLoop() {
+	from := n.cfg.Recovered.Snapshot
 	a := &applier{n: n, at: from, snapshotAt: from.Index}
 	var items []applyItem
 	for {

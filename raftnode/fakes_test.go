@@ -331,7 +331,6 @@ func startNode(t testing.TB, net *fakeNet, id uint64, tn *testNode, from raftpb.
 		SnapshotCount: 1000,
 		Recovered:     tn.log.recovered(from),
 		Log:           tn.log, Snapshots: tn.snapshots, Machine: tn.machine,
-		Sender: fakeSender{net, id},
 		Logger: slog.New(slog.DiscardHandler),
 	}
 	if change != nil {
@@ -340,11 +339,12 @@ func startNode(t testing.TB, net *fakeNet, id uint64, tn *testNode, from raftpb.
 	// The network must not deliver to a node that is not there yet.
 	net.mu.Lock()
 	defer net.mu.Unlock()
-	node, err := Start(cfg)
+	node, err := New(cfg)
 	if err != nil {
-		t.Fatalf("Start(%d): %v", id, err)
+		t.Fatalf("New(%d): %v", id, err)
 	}
 	tn.node = node
+	node.Start(fakeSender{net, id})
 	net.members[id] = tn
 	t.Cleanup(node.Stop)
 }

@@ -9,7 +9,8 @@ import (
 )
 
 // loop owns the core. It never waits for a disk or a peer.
-func (n *Node) loop(core *Core) {
+func (n *Node) loop() {
+	core := n.core
 	defer func() {
 		// raft panics when an invariant is broken; the numbers are in the text.
 		if r := recover(); r != nil {
@@ -109,7 +110,7 @@ func (n *Node) send(ms []raftpb.Message) {
 		}
 	}
 	if len(ordinary) > 0 {
-		n.cfg.Sender.Send(ordinary)
+		n.sender.Send(ordinary)
 	}
 }
 
@@ -124,7 +125,7 @@ func (n *Node) sendSnapshot(m raftpb.Message) {
 	}
 	m.Snapshot = &raftpb.Snapshot{Metadata: meta}
 	n.logger.Info("sending a snapshot", "to", fmt.Sprintf("%x", m.To), "raftIndex", meta.Index, "bytes", size)
-	n.cfg.Sender.SendSnapshot(m, size, body)
+	n.sender.SendSnapshot(m, size, body)
 }
 
 // publish makes the core's status visible. The status changes rarely, the

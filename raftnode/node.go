@@ -13,6 +13,10 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 )
 
+// ErrBehind says that a read was confirmed and that this member had not yet
+// applied what it covers when the caller's time was up.
+var ErrBehind = errors.New("raftnode: the member is behind")
+
 // ErrStopped says that the node has stopped or is stopping. The outcome of
 // what was waiting is unknown.
 var ErrStopped = errors.New("raftnode: stopped")
@@ -43,16 +47,19 @@ type Config struct {
 	Recovered     Recovered
 	Log           Log
 	Snapshots     Snapshots
-	Sender        Sender
 	Machine       Machine
 	// Logger is required; slog.DiscardHandler makes a silent one.
 	Logger *slog.Logger
 }
 
-// Node runs a [Core]. All methods may be called from any goroutine.
+// Node runs a [Core]. All methods may be called from any goroutine, but Start,
+// which comes first and once. Before it, the node takes things in and does
+// nothing with them.
 type Node struct {
 	cfg     Config
 	storage *raft.MemoryStorage
+	core    *Core  // belongs to the loop once it runs
+	sender  Sender // set by Start
 	start   time.Time
 	logger  *slog.Logger
 
@@ -80,17 +87,17 @@ type Node struct {
 	failed   chan error
 }
 
-// Start starts a node from its recovered state.
-func Start(cfg Config) (*Node, error) {
+// New returns a node with its recovered state. It runs when Start is called.
+func New(cfg Config) (*Node, error) {
 	storage := raft.NewMemoryStorage()
 	core, err := recoverCore(cfg, storage)
 	if err != nil {
 		return nil, err
 	}
-	snapshot := cfg.Recovered.Snapshot
 	n := &Node{
 		cfg:     cfg,
 		storage: storage,
+		core:    core,
 		start:   time.Now(),
 		logger:  cfg.Logger,
 		inbox:   newInbox(),
@@ -98,18 +105,23 @@ func Start(cfg Config) (*Node, error) {
 		applies: newMailbox[applyItem](),
 		shots:   make(chan capture, 1),
 		waiters: newWaiters(),
-		readers: newReaders(snapshot.Index),
+		readers: newReaders(cfg.Recovered.Snapshot.Index),
 		stop:    make(chan struct{}),
 		failed:  make(chan error, 1),
 	}
-	n.applied.Store(snapshot.Index)
-	core.Hasten()
+	n.applied.Store(cfg.Recovered.Snapshot.Index)
 	n.publish(core)
-	n.wg.Go(func() { n.loop(core) })
-	n.wg.Go(n.appendLoop)
-	n.wg.Go(func() { n.applyLoop(snapshot) })
-	n.wg.Go(n.snapshotLoop)
 	return n, nil
+}
+
+// Start runs the node. sender carries its messages.
+func (n *Node) Start(sender Sender) {
+	n.sender = sender
+	n.core.Hasten()
+	n.wg.Go(n.loop)
+	n.wg.Go(n.appendLoop)
+	n.wg.Go(n.applyLoop)
+	n.wg.Go(n.snapshotLoop)
 }
 
 func recoverCore(cfg Config, storage *raft.MemoryStorage) (*Core, error) {
@@ -182,7 +194,7 @@ func (n *Node) propose(ctx context.Context, p Proposal) (any, error) {
 
 // Read returns once the machine's published state reflects every write that
 // was acknowledged anywhere before Read was called. Errors: [ErrNoLeader],
-// [ErrStopped], ctx.Err().
+// [ErrStopped], ctx.Err(), the last with [ErrBehind] if that is the reason.
 func (n *Node) Read(ctx context.Context) error {
 	b, fresh, err := n.readers.join()
 	if err != nil {
@@ -195,6 +207,9 @@ func (n *Node) Read(ctx context.Context) error {
 	case <-b.done:
 		return b.err
 	case <-ctx.Done():
+		if n.readers.confirmed(b) {
+			return fmt.Errorf("%w: %w", ErrBehind, ctx.Err())
+		}
 		return ctx.Err()
 	}
 }

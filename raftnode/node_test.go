@@ -253,13 +253,13 @@ func TestARestartedMemberHasEverythingItAcknowledged(t *testing.T) {
 
 func TestALogThatEndsBeforeItsCommitIndexIsRefused(t *testing.T) {
 	tn := &testNode{log: &fakeLog{hs: raftpb.HardState{Term: 1, Commit: 9}}, snapshots: &fakeSnapshots{}, machine: &fakeMachine{}}
-	_, err := Start(Config{
+	_, err := New(Config{
 		ID: 1, Run: 1, HeartbeatInterval: time.Millisecond, ElectionTimeout: 10 * time.Millisecond,
 		Recovered: tn.log.recovered(firstSnapshot([]uint64{1}).Metadata), Log: tn.log,
 	})
 	var lost *LostLogError
 	if !errors.As(err, &lost) {
-		t.Errorf("Start = %v, want a LostLogError", err)
+		t.Errorf("New = %v, want a LostLogError", err)
 	}
 }
 

@@ -12,7 +12,7 @@ const readRoundsMax = 2
 // readBatch is all the reads that share one round.
 type readBatch struct {
 	done      chan struct{}
-	raftIndex uint64 // written by the loop, read by waitApplied
+	raftIndex uint64 // that has to be applied; 0 before the confirmation
 	err       error  // written before done is closed
 }
 
@@ -89,6 +89,13 @@ func (r *readers) finish(results []ReadResult) {
 			r.behind = append(r.behind, b)
 		}
 	}
+}
+
+// confirmed reports whether only the apply loop keeps the batch waiting.
+func (r *readers) confirmed(b *readBatch) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return b.raftIndex != 0
 }
 
 // advance tells that the state up to raftIndex has been published.

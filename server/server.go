@@ -12,15 +12,6 @@ import (
 	"github.com/marsevilspirit/deimos/store"
 )
 
-// Causes of code 300 and 301 that tell a caller what happened.
-const (
-	CauseNoLeader     = "the cluster has no leader"
-	CauseOverloaded   = "the server is overloaded"
-	CauseStopping     = "the server is stopping"
-	CauseWriteTimeout = "request timed out; the write may or may not have been applied"
-	CauseReadTimeout  = "request timed out"
-)
-
 // Proposer is the part of a raftnode.Node that a Server uses.
 type Proposer interface {
 	// Propose appends data to the log; see raftnode.Node.
@@ -80,7 +71,7 @@ func (s *Server) EndWatches() { s.store.CloseWatches() }
 
 // Write proposes r and returns its event once it is durable on a quorum,
 // applied and published here. Errors are [*deimos.Error]: those of the
-// operation itself, 301 and 300 with [CauseOverloaded] with nothing proposed,
+// operation itself, 301 and 300 with [deimos.CauseOverloaded] with nothing proposed,
 // any other 300 with the outcome unknown.
 func (s *Server) Write(ctx context.Context, r *deimos.Request) (*store.Event, error) {
 	command := writeCommand(r)
@@ -90,7 +81,7 @@ func (s *Server) Write(ctx context.Context, r *deimos.Request) (*store.Event, er
 	}
 	result, err := s.cfg.Node.Propose(ctx, data)
 	if err != nil {
-		return nil, refusal(err, CauseWriteTimeout)
+		return nil, refusal(err, deimos.CauseWriteTimeout)
 	}
 	switch v := result.(type) {
 	case *store.Event:
@@ -98,7 +89,7 @@ func (s *Server) Write(ctx context.Context, r *deimos.Request) (*store.Event, er
 	case *deimos.Error:
 		return nil, v
 	default:
-		return nil, refusal(errDuplicate, CauseWriteTimeout)
+		return nil, refusal(errDuplicate, deimos.CauseWriteTimeout)
 	}
 }
 
@@ -108,7 +99,7 @@ func (s *Server) Write(ctx context.Context, r *deimos.Request) (*store.Event, er
 func (s *Server) Read(ctx context.Context, linearizable bool) (store.View, error) {
 	if linearizable {
 		if err := s.cfg.Node.Read(ctx); err != nil {
-			return store.View{}, refusal(err, CauseReadTimeout)
+			return store.View{}, refusal(err, deimos.CauseReadTimeout)
 		}
 	}
 	return s.store.View(), nil
@@ -133,11 +124,11 @@ func refusal(err error, timeoutCause string) *deimos.Error {
 	e := &deimos.Error{Code: deimos.CodeRaftInternal}
 	switch {
 	case errors.Is(err, raftnode.ErrNoLeader):
-		e.Code, e.Cause = deimos.CodeLeaderElection, CauseNoLeader
+		e.Code, e.Cause = deimos.CodeLeaderElection, deimos.CauseNoLeader
 	case errors.Is(err, raftnode.ErrOverloaded):
-		e.Cause = CauseOverloaded
+		e.Cause = deimos.CauseOverloaded
 	case errors.Is(err, raftnode.ErrStopped):
-		e.Cause = CauseStopping
+		e.Cause = deimos.CauseStopping
 	default:
 		e.Cause = timeoutCause
 	}

@@ -1,0 +1,228 @@
+package daemon
+
+import (
+	"errors"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// CheckName reports why name cannot be the name of a member, or nil. See
+// [Config.Name] for the rule.
+func CheckName(name string) error {
+	switch {
+	case name == "":
+		return errors.New("a name is not empty")
+	case len(name) > NameMaxBytes:
+		return errors.New("a name has at most " + strconv.Itoa(NameMaxBytes) + " bytes")
+	case !utf8.ValidString(name):
+		return errors.New("a name is valid UTF-8")
+	case strings.ContainsFunc(name, forbiddenInName):
+		return errors.New("a name has no '=', ',', space or control character")
+	}
+	return nil
+}
+
+func forbiddenInName(r rune) bool {
+	return r == '=' || r == ',' || unicode.IsSpace(r) || unicode.IsControl(r)
+}
+
+// ParseURL checks that text is a URL a member can listen on or be reached at,
+// and returns it in one form: scheme and host in lower case, the port without
+// leading zeros. Two texts for the same host and port then compare equal.
+func ParseURL(text string) (string, error) {
+	if !strings.Contains(text, "://") {
+		return "", errors.New("a URL begins with http:// or https://")
+	}
+	u, err := url.Parse(text)
+	if err != nil {
+		return "", errors.New("not a URL")
+	}
+	if u.Scheme != "http" && u.Scheme != "https" {
+		return "", errors.New("a URL begins with http:// or https://")
+	}
+	if u.User != nil || strings.ContainsAny(text, "?#@") || u.Path != "" {
+		return "", errors.New("a URL has no path, query or user")
+	}
+	host, port := u.Hostname(), u.Port()
+	if host == "" || port == "" || strings.ContainsAny(host, ", ") {
+		return "", errors.New("a URL has host:port")
+	}
+	number, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return "", errors.New("a port is a number up to 65535")
+	}
+	if !strings.Contains(host, "%") { // the zone of an address is the name of an interface
+		host = strings.ToLower(host)
+	}
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	u.Host = host + ":" + strconv.FormatUint(number, 10)
+	return u.String(), nil
+}
+
+// ParseOrigin checks that text is "*" or the origin of a web page and returns
+// it in lower case, as browsers send it.
+func ParseOrigin(text string) (string, error) {
+	if text == "*" {
+		return text, nil
+	}
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme == "" || u.Hostname() == "" || strings.ContainsAny(text, "?#@, ") ||
+		u.Path != "" || strings.HasSuffix(u.Host, ":") {
+		return "", errors.New("an origin is scheme://host or scheme://host:port, or * for all")
+	}
+	return strings.ToLower(text), nil
+}
+
+// parseURLs checks the four lists of URLs as they were given.
+func (c *Config) parseURLs() error {
+	u := &c.URLs
+	for _, list := range []struct {
+		flag string
+		urls *[]string
+		use  urlUse
+	}{
+		{"advertise-peer-urls", &u.AdvertisePeer, mustBeReachable},
+		{"advertise-client-urls", &u.AdvertiseClient, mustBeReachable},
+		{"listen-peer-urls", &u.ListenPeer, mayPickPort},
+		{"listen-client-urls", &u.ListenClient, mayPickPort},
+	} {
+		parsed, err := parseList(list.flag, *list.urls, list.use)
+		if err != nil {
+			return err
+		}
+		*list.urls = parsed
+	}
+	return nil
+}
+
+// resolveURLs fills the lists that were not given: from the bootstrap list,
+// from each other, and from the defaults. The URLs that the bootstrap list has
+// for this member are what the other members know, so they win.
+func (c *Config) resolveURLs() {
+	u := &c.URLs
+	for _, m := range c.Bootstrap {
+		if m.Name == c.Name {
+			u.AdvertisePeer = slices.Clone(m.PeerURLs)
+		}
+	}
+	setDefaultURLs(&u.AdvertisePeer, strings.Split(DefaultPeerURLs, ","))
+	setDefaultURLs(&u.AdvertiseClient, strings.Split(DefaultClientURLs, ","))
+	setDefaultURLs(&u.ListenPeer, u.AdvertisePeer)
+	setDefaultURLs(&u.ListenClient, u.AdvertiseClient)
+	if len(c.Bootstrap) == 0 {
+		c.Bootstrap = []BootstrapMember{{Name: c.Name, PeerURLs: slices.Clone(u.AdvertisePeer)}}
+	}
+}
+
+// validateSchemes refuses https where there are no certificates to speak it.
+func (c *Config) validateSchemes() error {
+	if slices.ContainsFunc(c.URLs.ListenClient, isHTTPS) {
+		return Usagef("https needs --cert-file and --key-file")
+	}
+	if slices.ContainsFunc(c.URLs.ListenPeer, isHTTPS) {
+		return Usagef("https needs --peer-cert-file and --peer-key-file")
+	}
+	return nil
+}
+
+// validatePeerTrust refuses peers that cannot prove themselves on a network
+// where others may speak.
+func (c *Config) validatePeerTrust() error {
+	if c.InsecurePeers {
+		return nil
+	}
+	urls := slices.Concat(c.URLs.ListenPeer, c.URLs.AdvertisePeer)
+	for _, m := range c.Bootstrap {
+		urls = append(urls, m.PeerURLs...)
+	}
+	for _, u := range urls {
+		if !isLoopback(u) {
+			return Usagef("peer URL %s is not a loopback address and the members do not prove themselves: "+
+				"use loopback URLs, or --insecure-peers if the network between the members is trusted", u)
+		}
+	}
+	return nil
+}
+
+// warn logs what a valid configuration has that may be a mistake. The
+// advertised peer URLs are passed as they were given, before the bootstrap
+// list replaced them.
+func (c *Config) warn(given []string) {
+	if len(given) > 0 && !sameURLs(given, c.URLs.AdvertisePeer) {
+		c.Log.Warn("advertise-peer-urls differs from bootstrap-config, whose URLs are used",
+			"name", c.Name, "given", given, "used", c.URLs.AdvertisePeer)
+	}
+	for _, port := range []struct {
+		advertiseFlag, listenFlag string
+		advertise, listen         []string
+	}{
+		{"advertise-client-urls", "listen-client-urls", c.URLs.AdvertiseClient, c.URLs.ListenClient},
+		{"advertise-peer-urls", "listen-peer-urls", c.URLs.AdvertisePeer, c.URLs.ListenPeer},
+	} {
+		if slices.ContainsFunc(port.advertise, isHTTPS) {
+			c.Log.Warn("https is advertised and http is listened on; TLS has to end before this member",
+				port.advertiseFlag, port.advertise, port.listenFlag, port.listen)
+		}
+	}
+}
+
+// urlUse says what a URL is for, which decides about port 0.
+type urlUse bool
+
+const (
+	mustBeReachable urlUse = false
+	mayPickPort     urlUse = true
+)
+
+// parseList returns the list in one form and without duplicates, as a new
+// slice; an empty one becomes nil.
+func parseList(flag string, texts []string, use urlUse) ([]string, error) {
+	var urls []string
+	for _, text := range texts {
+		u, err := ParseURL(text)
+		if err != nil {
+			return nil, Usagef("%s: URL %q: %v", flag, text, err)
+		}
+		if use == mustBeReachable && strings.HasSuffix(u, ":0") {
+			return nil, Usagef("%s: URL %q: port 0 is for listening only", flag, text)
+		}
+		if !slices.Contains(urls, u) {
+			urls = append(urls, u)
+		}
+	}
+	return urls, nil
+}
+
+func setDefaultURLs(urls *[]string, value []string) {
+	if len(*urls) == 0 {
+		*urls = slices.Clone(value)
+	}
+}
+
+// sameURLs compares lists as sets; neither has duplicates.
+func sameURLs(a, b []string) bool {
+	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
+}
+
+func isHTTPS(u string) bool { return strings.HasPrefix(u, "https://") }
+
+// isLoopback looks at the text only: what a name other than localhost means is
+// up to whoever answers the look-up.
+func isLoopback(text string) bool {
+	u, err := url.Parse(text)
+	if err != nil {
+		return false
+	}
+	if u.Hostname() == "localhost" {
+		return true
+	}
+	addr, err := netip.ParseAddr(u.Hostname())
+	return err == nil && addr.Unmap().IsLoopback()
+}

@@ -1,0 +1,302 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/marsevilspirit/deimos"
+	"github.com/marsevilspirit/deimos/httpapi"
+	"github.com/marsevilspirit/deimos/raftnode"
+	"github.com/marsevilspirit/deimos/server"
+	"github.com/marsevilspirit/deimos/transport"
+)
+
+// handOverTimeout bounds how long a stopping leader waits for its successor.
+const handOverTimeout = 3 * time.Second
+
+// Daemon is a running member. Its methods may be called from any goroutine.
+type Daemon struct {
+	cfg     Config
+	log     *slog.Logger
+	dir     *dataDir
+	storage *storage
+	machine *server.Machine
+	node    *raftnode.Node
+	peers   peerTransport
+	server  *server.Server
+	backend *backend
+
+	clientListeners, peerListeners []net.Listener
+	clientServer, peerServer       *http.Server
+
+	wg       sync.WaitGroup
+	ended    chan struct{} // closed when the daemon is being closed
+	endOnce  sync.Once
+	failed   chan error
+	closeErr error
+}
+
+// Open starts a member and returns when it listens; it may not have a leader
+// yet. If Open fails, it has closed what it opened. Errors: a [*UsageError] for
+// a bad Config, errors with an ExitCode method for a data directory that cannot
+// be used or is damaged, and others, such as a port in use.
+func Open(ctx context.Context, cfg Config) (*Daemon, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	d := &Daemon{cfg: cfg, log: cfg.Log, ended: make(chan struct{}), failed: make(chan error, 1)}
+	if err := d.open(ctx); err != nil {
+		d.abandon()
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *Daemon) open(ctx context.Context) (err error) {
+	if d.dir, err = openDataDir(d.cfg.DataDir, d.log); err != nil {
+		return err
+	}
+	if d.clientListeners, err = listen("listen-client-urls", d.cfg.URLs.ListenClient); err != nil {
+		return err
+	}
+	if d.cfg.Network == nil {
+		if d.peerListeners, err = listen("listen-peer-urls", d.cfg.URLs.ListenPeer); err != nil {
+			return err
+		}
+	}
+	m := newMetrics()
+	followed := &peers{log: d.log}
+	d.machine = newMachine(&d.cfg, followed.follow)
+	if d.storage, err = openStorage(&d.cfg, d.dir, d.machine, m); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err // recovery can take long, and somebody has changed his mind
+	}
+	if err := d.openNode(m); err != nil {
+		return err
+	}
+	m.watch(d.node, d.machine)
+	followed.follow(d.machine.Members())
+	if err := d.openServer(m); err != nil {
+		return err
+	}
+	d.node.Start(d.peers)
+	followed.attach(d.peers, d.storage.identity.MemberID)
+	d.serve()
+	return nil
+}
+
+// openNode makes the raft node and its transport. Neither runs yet.
+func (d *Daemon) openNode(m *metrics) (err error) {
+	id := d.storage.identity
+	d.node, err = raftnode.New(raftnode.Config{
+		ID:                id.MemberID,
+		Run:               randomNumber(),
+		HeartbeatInterval: d.cfg.Timing.Heartbeat,
+		ElectionTimeout:   d.cfg.Timing.Election,
+		SnapshotCount:     d.cfg.Limits.SnapshotCount,
+		Recovered:         d.storage.recovered,
+		Log:               d.storage.wal,
+		Snapshots:         d.storage.snapshots,
+		Machine:           d.machine,
+		Logger:            d.log,
+	})
+	if err != nil {
+		return err
+	}
+	if d.cfg.Network != nil {
+		d.peers = d.cfg.Network.Join(id.MemberID, d.node, d.dir.snap())
+		return nil
+	}
+	t, err := transport.NewHTTP(transport.Config{
+		ClusterID: id.ClusterID,
+		MemberID:  id.MemberID,
+		Name:      d.cfg.Name,
+		PeerURLs:  d.cfg.URLs.AdvertisePeer,
+		SnapDir:   d.dir.snap(),
+		Receiver:  d.node,
+		IsRemoved: d.machine.IsRemoved,
+		Log:       d.log,
+		Metrics:   m.registry,
+	})
+	if err != nil {
+		return err // not into the interface: a nil *HTTP in it would not be nil
+	}
+	d.peers = t
+	return nil
+}
+
+// openServer makes the front end. It answers once serve is called.
+func (d *Daemon) openServer(m *metrics) error {
+	d.server = server.New(server.Config{
+		Self: deimos.Member{
+			ID: d.storage.identity.MemberID, Name: d.cfg.Name, ClientURLs: sortedURLs(d.cfg.URLs.AdvertiseClient),
+		},
+		Machine: d.machine,
+		Node:    d.node,
+		Log:     d.log,
+	})
+	d.backend = &backend{Server: d.server, node: d.node, clusterID: d.storage.identity.ClusterID}
+	handler, err := httpapi.New(httpapi.Config{
+		Backend:       d.backend,
+		Log:           d.log,
+		Version:       d.cfg.Version,
+		Timeout:       d.cfg.Timing.Request,
+		WatchTimeout:  d.cfg.Timing.Watch,
+		ValueMaxBytes: d.cfg.Limits.MaxValueBytes,
+		CORS:          d.cfg.CORS,
+		Registerer:    m.registry,
+		Gatherer:      m.registry,
+	})
+	if err != nil {
+		return err
+	}
+	d.clientServer = httpapi.Server(handler, d.log)
+	if h := handlerOf(d.peers); h != nil {
+		d.peerServer = &http.Server{
+			Handler:           h,
+			ReadHeaderTimeout: httpapi.HeadTimeout,
+			ErrorLog:          slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
+		}
+	}
+	return nil
+}
+
+// serve starts to answer on all listeners and to watch for failures.
+func (d *Daemon) serve() {
+	for _, l := range d.peerListeners {
+		d.serveOn(d.peerServer, l)
+	}
+	for _, l := range d.clientListeners {
+		d.serveOn(d.clientServer, l)
+	}
+	d.wg.Go(func() {
+		select {
+		case err := <-d.node.Failed():
+			d.fail(err)
+		case err := <-d.peers.Err():
+			d.fail(err)
+		case <-d.ended:
+		}
+	})
+	d.log.Info("member serves", "name", d.cfg.Name, "id", deimos.FormatID(d.storage.identity.MemberID),
+		"client", addrs(d.clientListeners), "peer", addrs(d.peerListeners))
+}
+
+func (d *Daemon) serveOn(s *http.Server, l net.Listener) {
+	d.wg.Go(func() {
+		if err := s.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			d.fail(fmt.Errorf("serve %s: %w", l.Addr(), err))
+		}
+	})
+}
+
+func (d *Daemon) fail(err error) {
+	select {
+	case d.failed <- err:
+	default: // the first failure counts
+	}
+}
+
+// Failed delivers the error that ended the member by itself, at most one. The
+// member acknowledges nothing after it, and must not be closed gracefully.
+func (d *Daemon) Failed() <-chan error { return d.failed }
+
+// ClientAddrs returns the addresses (host:port) that answer clients.
+func (d *Daemon) ClientAddrs() []string { return addrs(d.clientListeners) }
+
+// PeerAddrs returns the addresses that answer peers.
+func (d *Daemon) PeerAddrs() []string { return addrs(d.peerListeners) }
+
+// MemberID returns the id of this member.
+func (d *Daemon) MemberID() uint64 { return d.storage.identity.MemberID }
+
+// Status returns what the member's raft node knows.
+func (d *Daemon) Status() raftnode.Status { return d.node.Status() }
+
+// Close ends the member gracefully: it stops accepting, hands over leadership,
+// ends the watches, lets running requests finish within the request timeout
+// (and ctx), and closes the log. An error means that the log could not be
+// closed properly; nothing acknowledged is lost by it. Later calls return what
+// the first did.
+func (d *Daemon) Close(ctx context.Context) error {
+	d.endOnce.Do(func() { d.closeErr = d.close(ctx) })
+	return d.closeErr
+}
+
+func (d *Daemon) close(ctx context.Context) error {
+	close(d.ended)
+	d.backend.stopping.Store(true)
+	drainCtx, cancel := context.WithTimeout(ctx, d.cfg.Timing.Request)
+	defer cancel()
+	drained := make(chan error, 1)
+	go func() { drained <- d.clientServer.Shutdown(drainCtx) }()
+	d.handOver(ctx)
+	d.server.EndWatches()
+	if err := <-drained; err != nil {
+		d.log.Warn("running requests were cut off", "error", err)
+		_ = d.clientServer.Close() // closes connections; what they say does not matter now
+	}
+	d.server.Close()
+	d.node.Stop()
+	d.peers.Stop()
+	if d.peerServer != nil {
+		_ = d.peerServer.Close() // as above
+	}
+	d.wg.Wait()
+	return errors.Join(d.storage.wal.Close(), d.dir.release())
+}
+
+func (d *Daemon) handOver(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, handOverTimeout)
+	defer cancel()
+	if err := d.node.TransferLeadership(ctx); err != nil {
+		d.log.Warn("leadership was not handed over", "error", err)
+	}
+}
+
+// Kill ends the member as a crash would, as far as one process can: nothing is
+// handed over, finished or marked as cleanly stopped. It is for tests of what
+// comes after a crash.
+func (d *Daemon) Kill() {
+	d.endOnce.Do(func() {
+		close(d.ended)
+		d.abandon()
+	})
+}
+
+// abandon closes whatever is open, in no friendly way.
+func (d *Daemon) abandon() {
+	if d.clientServer != nil {
+		_ = d.clientServer.Close()
+	}
+	if d.peerServer != nil {
+		_ = d.peerServer.Close()
+	}
+	_ = closeAll(d.clientListeners)
+	_ = closeAll(d.peerListeners)
+	if d.server != nil {
+		d.server.EndWatches()
+		d.server.Close()
+	}
+	if d.node != nil {
+		d.node.Stop()
+	}
+	if d.peers != nil {
+		d.peers.Stop()
+	}
+	d.wg.Wait()
+	if d.storage != nil && d.storage.wal != nil {
+		d.storage.wal.Abandon()
+	}
+	if d.dir != nil {
+		_ = d.dir.release()
+	}
+}

@@ -1,0 +1,241 @@
+// Package clustertest runs whole members in one process, for tests: real
+// daemons with real logs in temporary directories, and a network between them
+// that can be cut. A cluster cleans up after itself, and many can run at once.
+package clustertest
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/marsevilspirit/deimos/daemon"
+	"github.com/marsevilspirit/deimos/transport"
+)
+
+// patience bounds every wait of the package. It is far above what anything
+// takes, because reaching it is a failure.
+const patience = 30 * time.Second
+
+// Cluster is a running cluster. Its methods are for the test's goroutine.
+type Cluster struct {
+	t       testing.TB
+	network *transport.Network
+	members []*Member
+}
+
+// Member is one member, running or not.
+type Member struct {
+	*daemon.Daemon
+	cluster *Cluster
+	config  daemon.Config
+	running bool
+	id      uint64
+}
+
+// New starts a cluster of n members with fast clocks and waits until all are
+// ready. change, if any, changes the configuration of each member.
+func New(t testing.TB, n int, change ...func(*daemon.Config)) *Cluster {
+	t.Helper()
+	c := &Cluster{t: t, network: transport.NewNetwork()}
+	dir := t.TempDir()
+	var bootstrap []daemon.BootstrapMember
+	for i := range n {
+		bootstrap = append(bootstrap, daemon.BootstrapMember{
+			Name:     fmt.Sprintf("m%d", i+1),
+			PeerURLs: []string{fmt.Sprintf("http://127.0.0.1:%d", i+1)}, // a name, nobody listens there
+		})
+	}
+	for _, b := range bootstrap {
+		config := daemon.Config{
+			Name:      b.Name,
+			DataDir:   filepath.Join(dir, b.Name),
+			Bootstrap: bootstrap,
+			URLs:      daemon.URLs{ListenClient: []string{"http://127.0.0.1:0"}},
+			Timing:    daemon.Timing{Heartbeat: 20 * time.Millisecond, Election: 200 * time.Millisecond},
+			Network:   c.network,
+			Log:       slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})),
+		}
+		for _, f := range change {
+			f(&config)
+		}
+		c.members = append(c.members, &Member{cluster: c, config: config})
+	}
+	t.Cleanup(func() {
+		for _, m := range c.members {
+			if m.running {
+				m.Daemon.Kill()
+			}
+		}
+	})
+	for _, m := range c.members {
+		m.Start()
+	}
+	for _, m := range c.members {
+		m.WaitReady()
+	}
+	return c
+}
+
+// Member returns the i-th member, from 0.
+func (c *Cluster) Member(i int) *Member { return c.members[i] }
+
+// Members returns all members.
+func (c *Cluster) Members() []*Member { return c.members }
+
+// Leader waits for a running member that leads.
+func (c *Cluster) Leader() *Member {
+	c.t.Helper()
+	var leader *Member
+	Eventually(c.t, "a leader", func() bool {
+		for _, m := range c.members {
+			if m.running && m.Status().IsLeader() {
+				leader = m
+				return true
+			}
+		}
+		return false
+	})
+	return leader
+}
+
+// Follower returns a running member that does not lead, once there is a leader.
+func (c *Cluster) Follower() *Member {
+	c.t.Helper()
+	leader := c.Leader()
+	for _, m := range c.members {
+		if m.running && m != leader {
+			return m
+		}
+	}
+	c.t.Fatal("clustertest: no follower is running")
+	return nil
+}
+
+// Cut stops all messages between two members.
+func (c *Cluster) Cut(a, b *Member) { c.network.Cut(a.id, b.id) }
+
+// Isolate stops all messages to and from a member.
+func (c *Cluster) Isolate(m *Member) {
+	for _, other := range c.members {
+		if other != m {
+			c.network.Cut(m.id, other.id)
+		}
+	}
+}
+
+// Heal undoes all cuts.
+func (c *Cluster) Heal() { c.network.Heal() }
+
+// Start starts a member that is not running.
+func (m *Member) Start() {
+	m.cluster.t.Helper()
+	d, err := daemon.Open(context.Background(), m.config)
+	if err != nil {
+		m.cluster.t.Fatalf("clustertest: start %s: %v", m.config.Name, err)
+	}
+	m.Daemon, m.running, m.id = d, true, d.MemberID()
+}
+
+// Kill ends a member as a crash does.
+func (m *Member) Kill() {
+	m.Daemon.Kill()
+	m.running = false
+}
+
+// Stop ends a member gracefully.
+func (m *Member) Stop() {
+	m.cluster.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := m.Close(ctx); err != nil {
+		m.cluster.t.Fatalf("clustertest: stop %s: %v", m.config.Name, err)
+	}
+	m.running = false
+}
+
+// Restart kills the member if it runs, and starts it again.
+func (m *Member) Restart() {
+	m.cluster.t.Helper()
+	if m.running {
+		m.Kill()
+	}
+	m.Start()
+}
+
+// DataDir returns the member's data directory.
+func (m *Member) DataDir() string { return m.config.DataDir }
+
+// URL returns the base URL of the member's client port, without a slash at the
+// end.
+func (m *Member) URL() string { return "http://" + m.ClientAddrs()[0] }
+
+// WaitReady waits until the member answers linearizable reads.
+func (m *Member) WaitReady() {
+	m.cluster.t.Helper()
+	Eventually(m.cluster.t, m.config.Name+" to be ready", func() bool {
+		resp, err := http.Get(m.URL() + "/readyz")
+		if err != nil {
+			return false
+		}
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	})
+}
+
+// Do sends a request to the member's client port and returns the status and
+// the body. form is the body of the request, unless it is nil.
+func (m *Member) Do(method, target string, form url.Values) (int, string) {
+	m.cluster.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	var body io.Reader
+	if form != nil {
+		body = strings.NewReader(form.Encode())
+	}
+	req, err := http.NewRequestWithContext(ctx, method, m.URL()+target, body)
+	if err != nil {
+		m.cluster.t.Fatal(err)
+	}
+	if form != nil {
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, err.Error()
+	}
+	return resp.StatusCode, string(text)
+}
+
+// Put writes a value and returns the status and the body of the answer.
+func (m *Member) Put(key, value string) (int, string) {
+	m.cluster.t.Helper()
+	return m.Do(http.MethodPut, "/keys"+key, url.Values{"value": {value}})
+}
+
+// Eventually waits until cond holds, and fails the test when it takes too long.
+func Eventually(t testing.TB, what string, cond func() bool) {
+	t.Helper()
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	ticker := time.NewTicker(5 * time.Millisecond)
+	defer ticker.Stop()
+	for !cond() {
+		select {
+		case <-ticker.C:
+		case <-deadline.C:
+			t.Fatalf("clustertest: waited %v for %s", patience, what)
+		}
+	}
+}

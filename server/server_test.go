@@ -1,0 +1,175 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.etcd.io/raft/v3"
+
+	"github.com/marsevilspirit/deimos"
+	"github.com/marsevilspirit/deimos/raftnode"
+)
+
+// fakeNode applies proposals at once, on a clock that the test's bubble turns.
+type fakeNode struct {
+	mu       sync.Mutex // stands for the apply loop: one entry at a time
+	machine  *Machine
+	start    time.Time
+	log      logWriter
+	err      error
+	follower bool
+	proposed atomic.Int64
+}
+
+func (n *fakeNode) Propose(ctx context.Context, data []byte) (any, error) {
+	n.proposed.Add(1)
+	if n.err != nil {
+		return nil, n.err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.log.index++
+	n.log.seq++
+	e := raftnode.Entry{Index: n.log.index + 1, TimeMS: n.ClusterTimeMS(), Run: 1, Seq: n.log.seq, Data: data[raftnode.PrefixBytes:]}
+	results := make([]any, 1)
+	if err := n.machine.Apply([]raftnode.Entry{e}, results); err != nil {
+		return nil, err
+	}
+	return results[0], nil
+}
+
+func (n *fakeNode) Read(context.Context) error { return n.err }
+
+func (n *fakeNode) Status() raftnode.Status {
+	if n.follower {
+		return raftnode.Status{State: raft.StateFollower}
+	}
+	return raftnode.Status{State: raft.StateLeader}
+}
+
+func (n *fakeNode) ClusterTimeMS() int64 { return 1 + time.Since(n.start).Milliseconds() }
+
+func startServer(t *testing.T, n *fakeNode) *Server {
+	t.Helper()
+	n.machine = newTestMachine()
+	n.start = time.Now()
+	s := New(Config{Self: deimos.Member{ID: 1, Name: "a", ClientURLs: []string{"http://127.0.0.1:8"}}, Machine: n.machine, Node: n})
+	t.Cleanup(s.Close)
+	return s
+}
+
+func TestErrorsOfTheNodeAreToldToTheUser(t *testing.T) {
+	for _, tt := range []struct {
+		name        string
+		err         error
+		code        deimos.Code
+		write, read string
+	}{
+		{"no leader", raftnode.ErrNoLeader, 301, deimos.CauseNoLeader, deimos.CauseNoLeader},
+		{"overloaded", raftnode.ErrOverloaded, 300, deimos.CauseOverloaded, deimos.CauseOverloaded},
+		{"stopping", raftnode.ErrStopped, 300, deimos.CauseStopping, deimos.CauseStopping},
+		{"deadline", context.DeadlineExceeded, 300, deimos.CauseWriteTimeout, deimos.CauseReadTimeout},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := startServer(t, &fakeNode{err: tt.err})
+			var e *deimos.Error
+			_, err := s.Write(t.Context(), &deimos.Request{Op: deimos.OpSet, Key: "/a"})
+			if !errors.As(err, &e) || e.Code != tt.code || e.Cause != tt.write || e.Index != 0 {
+				t.Errorf("Write = %v, want %d %q", err, tt.code, tt.write)
+			}
+			_, err = s.Read(t.Context(), true)
+			if !errors.As(err, &e) || e.Code != tt.code || e.Cause != tt.read {
+				t.Errorf("Read = %v, want %d %q", err, tt.code, tt.read)
+			}
+			if _, err := s.Read(t.Context(), false); err != nil {
+				t.Errorf("local Read = %v, want nil", err)
+			}
+		})
+	}
+}
+
+func TestNodesExpireSoonAfterTheirDeadlineAndNeverBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &fakeNode{}
+		s := startServer(t, n)
+		begin := time.Now()
+		for i := range int64(3 * expiryBatchMax) {
+			key := "/k" + string(rune('a'+i%26)) + time.Duration(i).String()
+			if _, err := s.Write(t.Context(), &deimos.Request{Op: deimos.OpSet, Key: key, HasTTL: true, TTLSeconds: 5}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w, err := s.Watch("/", true, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Close()
+		if _, err := w.Next(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(begin); took <= 5*time.Second || took > 5500*time.Millisecond {
+			t.Errorf("the first node expired after %v, want just over 5 s", took)
+		}
+		synctest.Wait()
+		if got := n.machine.Store().View().Len(); got != 0 {
+			t.Errorf("%d nodes are left, want none", got)
+		}
+	})
+}
+
+func TestAnIdleServerProposesNothing(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		follower bool
+		ttl      int64
+	}{
+		{"leader with a key that is not due", false, 3600},
+		{"follower with a key that is due", true, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := &fakeNode{follower: tt.follower}
+				s := startServer(t, n)
+				if _, err := s.Write(t.Context(), &deimos.Request{Op: deimos.OpSet, Key: "/a", HasTTL: true, TTLSeconds: tt.ttl}); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				before := n.proposed.Load()
+				<-time.After(time.Minute)
+				synctest.Wait()
+				if got := n.proposed.Load() - before; got != 0 {
+					t.Errorf("%d proposals in an idle minute, want 0", got)
+				}
+			})
+		})
+	}
+}
+
+func TestAMemberPublishesItsAddressesOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &fakeNode{}
+		startServer(t, n)
+		synctest.Wait()
+		if got := n.machine.Members()[0].ClientURLs; len(got) != 1 || got[0] != "http://127.0.0.1:8" {
+			t.Errorf("client URLs in the member list = %q", got)
+		}
+		if got := n.machine.Store().View().Index(); got != 1 {
+			t.Errorf("store index = %d after publishing, want 1", got)
+		}
+		before := n.proposed.Load()
+		second := New(Config{Self: deimos.Member{ID: 1, Name: "a", ClientURLs: []string{"http://127.0.0.1:8"}}, Machine: n.machine, Node: n})
+		synctest.Wait()
+		second.Close()
+		if got := n.proposed.Load() - before; got != 0 {
+			t.Errorf("a restart proposed %d entries, want 0", got)
+		}
+	})
+}
