@@ -64,7 +64,7 @@ func (s *storage) create(cfg *Config, walConfig wal.Config, machine *server.Mach
 	if err := s.snapshots.Save(meta, machine.Capture()); err != nil {
 		return fmt.Errorf("daemon: make the first snapshot: %w", err)
 	}
-	hs := raftpb.HardState{Commit: bootstrapIndex}
+	hs := raftpb.HardState{Term: bootstrapTerm, Commit: bootstrapIndex}
 	log, err := wal.Create(walConfig, s.identity, meta, hs)
 	if err != nil {
 		return err

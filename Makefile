@@ -1,0 +1,85 @@
+# make            builds bin/deimos
+# make help       lists the targets
+
+GO            ?= go
+VERSION       ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+TEST_TIMEOUT  ?= 15m
+E2E_TIMEOUT   ?= 30m
+FUZZTIME      ?= 30s
+BENCH         ?= .
+BENCH_PKGS    ?= ./store ./raftnode ./httpapi ./wal
+# Flags for make run and make cluster: make run ARGS='--log-level debug'
+ARGS          ?=
+
+TOOLS         := $(CURDIR)/.tools/bin
+LINT_VERSION  := 2.15.0
+LINT          := $(TOOLS)/golangci-lint
+GOGO_VERSION   = $(shell $(GO) list -m -f '{{.Version}}' github.com/gogo/protobuf)
+GOGO_DIR       = $(shell $(GO) list -m -f '{{.Dir}}' github.com/gogo/protobuf)
+
+.DEFAULT_GOAL := build
+.DELETE_ON_ERROR:
+
+.PHONY: build
+build: ## build bin/deimos (the default)
+	$(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/deimos ./cmd/deimos
+
+.PHONY: run
+run: build ## run one member on the default ports, data in default.deimos
+	./bin/deimos $(ARGS)
+
+.PHONY: cluster
+cluster: build ## run three members on 127.0.0.1:4001-4003, data in cluster.deimos; Ctrl-C stops them
+	$(GO) build -o bin/cluster ./internal/tools/cluster
+	./bin/cluster -bin bin/deimos -data cluster.deimos $(ARGS)
+
+.PHONY: test
+test: ## run all tests with the race detector
+	$(GO) test -race -timeout $(TEST_TIMEOUT) ./...
+
+.PHONY: check
+check: lint-install ## check formatting, vet and lint
+	@unformatted=$$(git ls-files -co --exclude-standard '*.go' | xargs -r gofmt -l) && \
+		if [ -n "$$unformatted" ]; then echo "not formatted with gofmt:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(LINT) run
+
+.PHONY: bench
+bench: ## run the benchmarks; BENCH=regexp chooses
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout $(E2E_TIMEOUT) $(BENCH_PKGS)
+
+.PHONY: e2e
+e2e: build ## run the tests with real processes
+	DEIMOS_BIN=$(CURDIR)/bin/deimos $(GO) test -tags e2e -count 1 -timeout $(E2E_TIMEOUT) ./test/e2e/...
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME (30s)
+	@set -e; for pkg in $$($(GO) list ./...); do \
+		listed=$$($(GO) test -list '^Fuzz' $$pkg); \
+		for target in $$(echo "$$listed" | grep '^Fuzz' || true); do \
+			echo "$$pkg $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
+		done; \
+	done
+
+.PHONY: proto
+proto: ## generate the .pb.go files from the .proto files (needs protoc)
+	GOBIN=$(TOOLS) $(GO) install github.com/gogo/protobuf/protoc-gen-gogofaster@$(GOGO_VERSION)
+	@set -e; for file in $$(git ls-files -co --exclude-standard '*.proto'); do \
+		dir=$$(dirname $$file); echo "protoc $$file"; \
+		PATH="$(TOOLS):$$PATH" protoc -I $$dir -I $(GOGO_DIR) -I $(GOGO_DIR)/protobuf \
+			--gogofaster_out=paths=source_relative:$$dir $$file; \
+	done
+
+.PHONY: lint-install
+lint-install: # install the linter unless this very version is there
+	@$(LINT) version 2>/dev/null | grep -q ' $(LINT_VERSION) ' || \
+		GOBIN=$(TOOLS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v$(LINT_VERSION)
+
+.PHONY: clean
+clean: ## remove what make built and the data of make cluster
+	rm -rf bin .tools cluster.deimos
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'

@@ -1,0 +1,46 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"github.com/marsevilspirit/deimos/daemon"
+)
+
+// The exit codes of the program. Everything else that an error may claim for
+// itself becomes exitFailure.
+const (
+	exitOK      = 0
+	exitFailure = 1  // a failure while running: port in use, removed from the cluster
+	exitUsage   = 2  // a bad flag, variable, configuration file or combination of them
+	exitDamaged = 65 // damaged data that cannot be repaired
+	exitDataDir = 73 // the data directory is locked, foreign or unusable
+	exitIO      = 74 // an I/O operation on the data directory failed
+)
+
+// coded is an error that knows its exit code.
+type coded interface {
+	error
+	ExitCode() int
+}
+
+// exitCode is the one place where an error becomes an exit code.
+func exitCode(err error) int {
+	if err == nil {
+		return exitOK
+	}
+	if _, ok := errors.AsType[*daemon.UsageError](err); ok {
+		return exitUsage
+	}
+	if c, ok := errors.AsType[coded](err); ok {
+		switch code := c.ExitCode(); code {
+		case exitUsage, exitDamaged, exitDataDir, exitIO:
+			return code
+		}
+	}
+	return exitFailure
+}
+
+func isContextError(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
