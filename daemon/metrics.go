@@ -23,7 +23,7 @@ func newMetrics() *metrics {
 		fsync: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "deimos_wal_fsync_duration_seconds",
 			Help:    "How long writing a batch to the log took, its fsync included.",
-			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16),
+			Buckets: []float64{100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1, 2.5, 5, 10},
 		}),
 	}
 	m.registry.MustRegister(m.fsync, collectors.NewGoCollector(),

@@ -279,8 +279,7 @@ func (n *Node) Status() Status {
 	return st
 }
 
-// Term, Applied and Leader are the parts of [Node.Status] that answers to
-// requests carry; they cost one atomic load each.
+// Term returns the current raft term.
 func (n *Node) Term() uint64 { return n.status.Load().Term }
 
 // Applied returns the raft index of the newest published state.

@@ -1,0 +1,197 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/marsevilspirit/deimos"
+	"github.com/marsevilspirit/deimos/store"
+)
+
+// fakeBackend applies writes to a real store at once. The functions, when set,
+// answer instead.
+type fakeBackend struct {
+	mu     sync.Mutex // the one writer of the store
+	store  *store.Store
+	raft   atomic.Uint64
+	timeMS atomic.Int64
+
+	write   func(ctx context.Context, r *deimos.Request) (*store.Event, error)
+	read    func(ctx context.Context, linearizable bool) (store.View, error)
+	ready   func(ctx context.Context) error
+	members []deimos.Member
+	last    atomic.Pointer[deimos.Request]
+	linear  atomic.Bool // level of the last read
+}
+
+func newFake() *fakeBackend {
+	return newFakeWith(store.Config{})
+}
+
+func newFakeWith(cfg store.Config) *fakeBackend {
+	b := &fakeBackend{store: store.New(cfg)}
+	b.raft.Store(5)
+	b.timeMS.Store(1000)
+	return b
+}
+
+func (b *fakeBackend) Write(ctx context.Context, r *deimos.Request) (*store.Event, error) {
+	if b.write != nil {
+		return b.write(ctx, r)
+	}
+	b.last.Store(r)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	e, err := b.store.Apply(r, b.timeMS.Load())
+	b.store.Publish(b.raft.Add(1))
+	return e, err
+}
+
+func (b *fakeBackend) Read(ctx context.Context, linearizable bool) (store.View, error) {
+	if b.read != nil {
+		return b.read(ctx, linearizable)
+	}
+	b.linear.Store(linearizable)
+	return b.store.View(), nil
+}
+
+func (b *fakeBackend) Watch(key string, recursive bool, from uint64) (*store.Watcher, error) {
+	return b.store.Watch(key, recursive, from)
+}
+
+func (b *fakeBackend) expire() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.store.Expire(b.timeMS.Load(), 1000)
+	b.store.Publish(b.raft.Add(1))
+}
+
+func (b *fakeBackend) ClusterTimeMS() int64     { return b.timeMS.Load() }
+func (b *fakeBackend) Members() []deimos.Member { return b.members }
+
+func (b *fakeBackend) Status() Status {
+	return Status{ClusterID: 0x7e27652122e8b2ae, RaftIndex: b.raft.Load(), RaftTerm: 1}
+}
+
+func (b *fakeBackend) Ready(ctx context.Context) error {
+	if b.ready != nil {
+		return b.ready(ctx)
+	}
+	return nil
+}
+
+// wallClock is the wall clock of the tests: it began at the start of 2030,
+// when the cluster time was 1000.
+func (b *fakeBackend) wallClock() time.Time {
+	start := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	return start.Add(time.Duration(b.timeMS.Load()-1000) * time.Millisecond)
+}
+
+// newHandler returns a handler over b with settings that change may change.
+func newHandler(t testing.TB, b *fakeBackend, change func(*Config)) *Handler {
+	t.Helper()
+	cfg := Config{Backend: b, Version: "1.0.0", Now: b.wallClock, Gatherer: prometheus.NewRegistry()}
+	if change != nil {
+		change(&cfg)
+	}
+	h, err := New(cfg)
+	if err != nil {
+		t.Fatalf("New() = %v, want nil", err)
+	}
+	return h
+}
+
+// testRequest is one request of a table. A body is urlencoded unless header
+// says something else.
+type testRequest struct {
+	method, target, body string
+	header               map[string]string
+}
+
+func (q testRequest) build() *http.Request {
+	var body io.Reader
+	if q.body != "" {
+		body = strings.NewReader(q.body)
+	}
+	r := httptest.NewRequest(q.method, q.target, body)
+	if q.body != "" {
+		r.Header.Set("Content-Type", typeURLEncoded)
+	}
+	for k, v := range q.header {
+		switch {
+		case k == "Host":
+			r.Host = v
+		case v == "":
+			r.Header.Del(k)
+		default:
+			r.Header.Set(k, v)
+		}
+	}
+	return r
+}
+
+// do sends a request and returns its answer.
+func do(h http.Handler, q testRequest) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, q.build())
+	return w
+}
+
+// mustPut writes through the handler.
+func mustPut(t testing.TB, h http.Handler, target, body string) {
+	t.Helper()
+	if w := do(h, testRequest{method: "PUT", target: target, body: body}); w.Code >= 300 {
+		t.Fatalf("PUT %s %s = %d %s, want success", target, body, w.Code, w.Body)
+	}
+}
+
+// keysHeadersOf reports whether the headers of the keys API are there and
+// agree, and returns the index.
+func keysHeadersOf(t *testing.T, header http.Header) string {
+	t.Helper()
+	for _, name := range []string{
+		"X-Deimos-Index", "X-Etcd-Index", "X-Deimos-Cluster-Id", "X-Etcd-Cluster-Id", "X-Raft-Index", "X-Raft-Term",
+	} {
+		if len(header[name]) != 1 {
+			t.Errorf("header %s = %q, want one value", name, header[name])
+		}
+	}
+	if a, b := header.Get("X-Deimos-Index"), header.Get("X-Etcd-Index"); a != b {
+		t.Errorf("X-Deimos-Index, X-Etcd-Index = %s, %s, want equal", a, b)
+	}
+	if a, b := header.Get("X-Deimos-Cluster-Id"), header.Get("X-Etcd-Cluster-Id"); a != b {
+		t.Errorf("X-Deimos-Cluster-Id, X-Etcd-Cluster-Id = %s, %s, want equal", a, b)
+	}
+	return header.Get("X-Deimos-Index")
+}
+
+// logBuffer is a log that tests can read.
+type logBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+func (l *logBuffer) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }

@@ -1,0 +1,310 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/marsevilspirit/deimos"
+	"github.com/marsevilspirit/deimos/store"
+)
+
+// Defaults of the optional fields of a [Config].
+const (
+	DefaultTimeout       = 5 * time.Second
+	DefaultWatchTimeout  = 5 * time.Minute
+	DefaultValueMaxBytes = 1 << 20
+)
+
+// targetMaxBytes is the longest request target that is looked at: room for a
+// key of the longest size with every byte escaped, and its parameters.
+const targetMaxBytes = 16 << 10
+
+// Keys is the key space as the handler sees it. All methods are called from
+// many goroutines at once.
+type Keys interface {
+	// Write proposes r, which the backend may keep, and returns its event once
+	// it is durable and applied on this member. Its errors are *deimos.Error.
+	Write(ctx context.Context, r *deimos.Request) (*store.Event, error)
+	// Read returns a published state: one that reflects every write that was
+	// acknowledged before the call, or the local one at once. Its errors are
+	// *deimos.Error; a local read fails only while the member stops.
+	Read(ctx context.Context, linearizable bool) (store.View, error)
+	// Watch registers a watcher on this member; the handler closes it. Its
+	// errors are *deimos.Error.
+	Watch(key string, recursive bool, fromIndex uint64) (*store.Watcher, error)
+	// ClusterTimeMS is this member's estimate of the cluster time now, in
+	// milliseconds. It does not block.
+	ClusterTimeMS() int64
+}
+
+// Cluster is the member and its cluster as the handler sees them. All methods
+// are called from many goroutines at once.
+type Cluster interface {
+	// Status is asked once for each answer of the keys API and does not block.
+	Status() Status
+	// Members lists the configured members in any order; the handler changes
+	// nothing in it. It does not block.
+	Members() []deimos.Member
+	// Ready makes one read-index round and waits until this member has applied
+	// what it covers. When that fails before ctx ends, the error is
+	// [ErrBehind] (the round completed and is not applied yet), [ErrStopping],
+	// or anything else for no leader or no quorum.
+	Ready(ctx context.Context) error
+}
+
+// Backend is what a [Handler] serves.
+type Backend interface {
+	Keys
+	Cluster
+}
+
+// Status is what the headers of the keys API tell of a member.
+type Status struct {
+	ClusterID uint64
+	// RaftIndex is the last raft index that this member has applied.
+	RaftIndex uint64
+	// RaftTerm is this member's current raft term.
+	RaftTerm uint64
+}
+
+// Errors by which Ready says why a member is not ready.
+var (
+	ErrBehind   = errors.New("httpapi: the member is behind")
+	ErrStopping = errors.New("httpapi: the member is stopping")
+)
+
+// Config says everything that a [Handler] needs to know.
+type Config struct {
+	// Backend is required.
+	Backend Backend
+	// Log gets panics and answers that could not be sent. nil: discard.
+	Log *slog.Logger
+	// Version is what /version calls the version of Deimos.
+	Version string
+	// Timeout bounds writes and linearizable reads, counted from the moment
+	// the whole request has arrived. 0: [DefaultTimeout].
+	Timeout time.Duration
+	// WatchTimeout ends long polls and JSON streams. 0: [DefaultWatchTimeout].
+	WatchTimeout time.Duration
+	// ValueMaxBytes limits a decoded value; the limit of the encoded body
+	// follows from it. 0: [DefaultValueMaxBytes].
+	ValueMaxBytes int
+	// CORS lists the origins (scheme://host, with or without :port) whose pages
+	// may use the API; "*" stands for all. Empty: none.
+	CORS []string
+	// Now is the wall clock behind the expiration field, for display only.
+	// nil: time.Now.
+	Now func() time.Time
+	// Registerer takes the deimos_http_… metrics. nil: they are not registered.
+	Registerer prometheus.Registerer
+	// Gatherer is what /metrics shows. nil: prometheus.DefaultGatherer.
+	Gatherer prometheus.Gatherer
+}
+
+// Handler is the [http.Handler] of the client port. It is safe for use by any
+// number of goroutines; make one with [New].
+type Handler struct {
+	backend       Backend
+	log           *slog.Logger
+	timeout       time.Duration
+	watchTimeout  time.Duration
+	valueMaxBytes int
+	cors          cors
+	now           func() time.Time
+	limits        limits
+	metrics       *metrics
+	metricsPage   http.Handler
+	version       []byte
+	// encode is the method value encodeShared, made once.
+	encode func(*store.Event) []byte
+	// status holds the header texts of the last seen cluster id and term.
+	status atomic.Pointer[statusText]
+	calls  sync.Pool
+}
+
+// limits are the times that guard the member against slow clients. Tests
+// shorten them.
+type limits struct {
+	bodyBase  time.Duration // time to send a body of no size
+	bodyStep  time.Duration // added for every bodyStepBytes that have arrived
+	write     time.Duration // time for one write of a stream
+	heartbeat time.Duration // between two comments of an event stream
+	ready     time.Duration // time for a read-index round behind a health check
+}
+
+// New returns a handler for cfg. It fails when the backend is missing, a value
+// is out of range, an origin is malformed or a metric is registered already.
+func New(cfg Config) (*Handler, error) {
+	if cfg.Backend == nil {
+		return nil, errors.New("httpapi: config: Backend is missing")
+	}
+	if cfg.Timeout < 0 || cfg.WatchTimeout < 0 || cfg.ValueMaxBytes < 0 {
+		return nil, fmt.Errorf("httpapi: config: a negative limit: timeout %v, watch timeout %v, value %d bytes",
+			cfg.Timeout, cfg.WatchTimeout, cfg.ValueMaxBytes)
+	}
+	cors, err := newCORS(cfg.CORS)
+	if err != nil {
+		return nil, err
+	}
+	m, err := newMetrics(cfg.Registerer)
+	if err != nil {
+		return nil, err
+	}
+	h := &Handler{
+		backend:       cfg.Backend,
+		log:           cfg.Log,
+		timeout:       cfg.Timeout,
+		watchTimeout:  cfg.WatchTimeout,
+		valueMaxBytes: cfg.ValueMaxBytes,
+		cors:          cors,
+		now:           cfg.Now,
+		metrics:       m,
+		version:       versionBody(cfg.Version),
+		limits: limits{
+			bodyBase:  10 * time.Second,
+			bodyStep:  time.Second,
+			write:     10 * time.Second,
+			heartbeat: 15 * time.Second,
+			ready:     time.Second,
+		},
+	}
+	if h.log == nil {
+		h.log = slog.New(slog.DiscardHandler)
+	}
+	if h.timeout == 0 {
+		h.timeout = DefaultTimeout
+	}
+	if h.watchTimeout == 0 {
+		h.watchTimeout = DefaultWatchTimeout
+	}
+	if h.valueMaxBytes == 0 {
+		h.valueMaxBytes = DefaultValueMaxBytes
+	}
+	if h.now == nil {
+		h.now = time.Now
+	}
+	h.metricsPage = newMetricsPage(cfg.Gatherer, h.log)
+	h.encode = h.encodeShared
+	h.calls.New = func() any { return &call{h: h, buffers: new(buffers)} }
+	return h, nil
+}
+
+// ServeHTTP answers one request.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c := h.calls.Get().(*call)
+	c.w, c.r, c.start = w, r, time.Now()
+	defer c.finish()
+	c.serve()
+}
+
+// bodyMaxBytes is the limit of a body as it is received: a value of the
+// largest size with every byte escaped, and room for the other parameters.
+func (h *Handler) bodyMaxBytes() int64 { return 3*int64(h.valueMaxBytes) + 65536 }
+
+// call is one request on its way through the handler. Calls are pooled, so
+// nothing may keep one, or a view into its buffers, after finish.
+type call struct {
+	h     *Handler
+	w     http.ResponseWriter
+	r     *http.Request
+	start time.Time
+	// keysAnswer tells that the answer carries the headers of the keys API.
+	keysAnswer bool
+	// watching tells that the duration says nothing about the handler's speed.
+	watching bool
+	// status is the HTTP status once the answer has begun, else 0.
+	status  int
+	form    form
+	numbers [64]byte
+	// buffers is nil while a watch waits: an idle watch holds no buffer.
+	buffers *buffers
+}
+
+// serve runs the checks that all paths share and routes the request.
+func (c *call) serve() {
+	if c.r.ContentLength != 0 {
+		// A body that nobody reads is drained by net/http before the answer
+		// goes out; this bounds how long that can take.
+		c.setReadDeadline(c.start.Add(c.h.limits.bodyBase))
+	}
+	c.h.cors.setHeaders(c.w.Header(), c.r)
+	if len(c.r.RequestURI) > targetMaxBytes {
+		c.text(http.StatusRequestURITooLong, "414 URI Too Long\n")
+		return
+	}
+	if c.r.Method == http.MethodOptions {
+		c.text(http.StatusOK, "")
+		return
+	}
+	rest, local, isKeys := cutPrefix(c.r.URL.Path)
+	c.keysAnswer = isKeys
+	if c.h.cors.foreign(c.r) {
+		c.refuse(&refusal{
+			status: http.StatusForbidden,
+			err:    deimos.Error{Code: deimos.CodeInvalidField, Cause: "origin not allowed"},
+		})
+		return
+	}
+	if isKeys {
+		c.serveKeys(rest, local)
+		return
+	}
+	c.servePlain()
+}
+
+// finish runs deferred: it counts the request and gives the call back. A panic
+// of the handler is the operator's to know and a 500 for the client; when the
+// answer has begun already, the connection is cut, so that nobody takes half
+// an answer for a whole one.
+func (c *call) finish() {
+	if v := recover(); v != nil {
+		if v == http.ErrAbortHandler {
+			panic(v)
+		}
+		c.h.log.Error("request panicked", "method", c.r.Method, "path", c.r.URL.Path,
+			"panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+		if c.status != 0 {
+			panic(http.ErrAbortHandler)
+		}
+		c.refuse(&refusal{err: deimos.Error{Code: deimos.CodeRaftInternal, Cause: causeInternal}})
+		c.h.metrics.count(c)
+		return // the call may be damaged: it does not go back to the pool
+	}
+	c.h.metrics.count(c)
+	c.reset()
+	c.h.calls.Put(c)
+}
+
+// reset forgets the request and keeps the buffers, unless they have grown too
+// much to lie about in a pool.
+func (c *call) reset() {
+	b := c.buffers
+	if b == nil {
+		b = new(buffers)
+	}
+	b.trim()
+	*c = call{h: c.h, buffers: b}
+}
+
+// setReadDeadline bounds reading from the connection; the zero time lifts the
+// bound.
+func (c *call) setReadDeadline(t time.Time) {
+	c.deadlineSet(http.NewResponseController(c.w).SetReadDeadline(t))
+}
+
+// deadlineSet looks at the outcome of setting a deadline. A writer that has
+// none (a test's) is left alone.
+func (c *call) deadlineSet(err error) {
+	if err != nil && !errors.Is(err, http.ErrNotSupported) {
+		c.h.log.Debug("deadline not set", "error", err)
+	}
+}
