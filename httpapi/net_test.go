@@ -126,7 +126,9 @@ func realServer(t *testing.T, h http.Handler) string {
 		if err := srv.Close(); err != nil {
 			t.Errorf("Close() = %v, want nil", err)
 		}
-		<-served
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			t.Errorf("Serve() = %v, want %v", err, http.ErrServerClosed)
+		}
 	})
 	return l.Addr().String()
 }

@@ -119,7 +119,7 @@ func TestSteadyBodyGetsMoreTime(t *testing.T) {
 			_, err := fmt.Fprintf(conn, "PUT /keys/a HTTP/1.1\r\nHost: h\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\nvalue=", parts*size+6)
 			for range parts {
 				if err == nil {
-					time.Sleep(2 * time.Second) // the bubble's clock: 2 s for every 32 KiB
+					<-time.After(2 * time.Second) // the bubble's clock: 2 s for every 32 KiB
 					_, err = io.WriteString(conn, strings.Repeat("x", size))
 				}
 			}
@@ -218,7 +218,7 @@ func TestReaderThatTakesNothingIsCut(t *testing.T) {
 		if _, err := conn.Read(make([]byte, 10)); err != nil {
 			t.Fatalf("reading = %v, want the head", err)
 		}
-		time.Sleep(time.Minute) // the bubble's clock
+		<-time.After(time.Minute) // the bubble's clock
 		synctest.Wait()
 		rest, err := io.ReadAll(conn)
 		if len(rest) > 300<<10 || err != nil {
@@ -247,7 +247,7 @@ func TestTwoRequestsShareAConnection(t *testing.T) {
 			if err := <-sent; err != nil {
 				t.Errorf("sending = %v, want nil", err)
 			}
-			time.Sleep(time.Minute) // the bubble's clock: longer than a body deadline
+			<-time.After(time.Minute) // the bubble's clock: longer than a body deadline
 		}
 		if err := conn.Close(); err != nil {
 			t.Errorf("Close() = %v, want nil", err)

@@ -215,7 +215,7 @@ func TestWatchWithAMeaninglessBodyNoticesItsClientGoing(t *testing.T) {
 		if err := <-sent; err != nil {
 			t.Fatalf("sending = %v, want nil", err)
 		}
-		time.Sleep(time.Minute) // the bubble's clock: longer than any body deadline
+		<-time.After(time.Minute) // the bubble's clock: longer than any body deadline
 		synctest.Wait()
 		if got := b.store.Watchers(); got != 1 {
 			t.Errorf("watchers after a minute = %d, want 1", got)
@@ -243,7 +243,7 @@ func TestStuckStreamIsCutAfterTheWriteDeadline(t *testing.T) {
 		synctest.Wait()
 		start := time.Now()
 		for b.store.Watchers() > 0 && time.Since(start) < time.Minute {
-			time.Sleep(time.Second) // the bubble's clock
+			<-time.After(time.Second) // the bubble's clock
 			synctest.Wait()
 		}
 		if took := time.Since(start); took > 11*time.Second {
@@ -259,7 +259,7 @@ func TestIdleStreamOutlivesTheWriteDeadline(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *fakeBackend, s *testServer) {
 		resp := s.open(t.Context(), "/keys/a?wait=true&stream=true")
 		in := bufio.NewReader(resp.Body)
-		time.Sleep(time.Minute) // the bubble's clock
+		<-time.After(time.Minute) // the bubble's clock
 		b.set(t, "/a", "late")
 		if got := readLine(t, in); !strings.Contains(got, "late") {
 			t.Errorf("line after an idle minute = %q, want the event", got)

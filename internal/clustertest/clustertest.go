@@ -184,7 +184,7 @@ func (m *Member) WaitReady() {
 		if err != nil {
 			return false
 		}
-		resp.Body.Close()
+		defer resp.Body.Close()
 		return resp.StatusCode == http.StatusOK
 	})
 }
