@@ -43,9 +43,8 @@ type Daemon struct {
 }
 
 // Open starts a member and returns when it listens; it may not have a leader
-// yet. If Open fails, it has closed what it opened. Errors: a [*UsageError] for
-// a bad Config, errors with an ExitCode method for a data directory that cannot
-// be used or is damaged, and others, such as a port in use.
+// yet. If Open fails, it has closed what it opened; [FailureOf] tells the kind
+// of its error.
 func Open(ctx context.Context, cfg Config) (*Daemon, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err

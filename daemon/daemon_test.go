@@ -279,7 +279,7 @@ func TestASecondDaemonOnTheSameDirectoryIsRefused(t *testing.T) {
 		URLs:    daemon.URLs{ListenClient: []string{"http://127.0.0.1:0"}, ListenPeer: []string{"http://127.0.0.1:0"}},
 	})
 	var dirErr *daemon.DataDirError
-	if !errors.As(err, &dirErr) || dirErr.ExitCode() != 73 || !strings.Contains(err.Error(), fmt.Sprint(os.Getpid())) {
+	if !errors.As(err, &dirErr) || daemon.FailureOf(err) != daemon.FailureDataDir || !strings.Contains(err.Error(), fmt.Sprint(os.Getpid())) {
 		t.Errorf("Open = %v, want a DataDirError that names process %d", err, os.Getpid())
 	}
 	put(t, m, "/k", "still here")
@@ -339,7 +339,7 @@ func TestDataDirectories(t *testing.T) {
 			t.Fatal(err)
 		}
 		var dirErr *daemon.DataDirError
-		if err := open(t, dir); !errors.As(err, &dirErr) || dirErr.ExitCode() != 73 {
+		if err := open(t, dir); !errors.As(err, &dirErr) || daemon.FailureOf(err) != daemon.FailureDataDir {
 			t.Errorf("Open = %v, want a DataDirError", err)
 		}
 	})
@@ -349,7 +349,7 @@ func TestDataDirectories(t *testing.T) {
 			t.Fatal(err)
 		}
 		var dirErr *daemon.DataDirError
-		if err := open(t, dir); !errors.As(err, &dirErr) || dirErr.ExitCode() != 73 {
+		if err := open(t, dir); !errors.As(err, &dirErr) || daemon.FailureOf(err) != daemon.FailureDataDir {
 			t.Errorf("Open = %v, want a DataDirError", err)
 		}
 	})

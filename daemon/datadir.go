@@ -25,18 +25,6 @@ func (e *DataDirError) Error() string { return fmt.Sprintf("data directory %s: %
 // Unwrap returns the reason.
 func (e *DataDirError) Unwrap() error { return e.Err }
 
-// ExitCode is the exit status of a process that ends with this error: an
-// unusable data directory, or damaged data if that is the reason.
-func (e *DataDirError) ExitCode() int {
-	if c, ok := errors.AsType[interface {
-		error
-		ExitCode() int
-	}](e.Err); ok {
-		return c.ExitCode()
-	}
-	return 73
-}
-
 // lockName is the file whose lock says that a process uses the directory. Its
 // content, the process id, is for people.
 const lockName = "lock"

@@ -90,7 +90,11 @@ func (s *storage) open(log *slog.Logger, walConfig wal.Config, machine *server.M
 	})
 	if err != nil {
 		w.Abandon()
-		return fmt.Errorf("daemon: restore the snapshot at raft index %d: %w", rec.Snapshot.Index, err)
+		return &restoreError{raftIndex: rec.Snapshot.Index, err: err}
+	}
+	if err := s.snapshots.Settle(rec.Snapshot, rec.Snapshots, rec.LastRaftIndex); err != nil {
+		w.Abandon()
+		return err
 	}
 	s.wal, s.identity = w, rec.Identity
 	s.recovered = raftnode.Recovered{Snapshot: rec.Snapshot, TimeMS: timeMS, HardState: rec.HardState, Entries: rec.Entries}

@@ -28,10 +28,6 @@ func (e *LostLogError) Error() string {
 		e.LastIndex, e.CommitIndex)
 }
 
-// ExitCode is the exit status of a process that ends with this error: damaged
-// data.
-func (e *LostLogError) ExitCode() int { return 65 }
-
 // judge refuses messages that contradict the local log, which raft would
 // answer with a panic. lastIndex is the raft index of the last entry of the
 // log, term the current term.

@@ -174,10 +174,6 @@ func (e *FormatError) Error() string {
 	return fmt.Sprintf("the state has format %d, this version reads up to %d: run a newer version", e.Got, e.Known)
 }
 
-// ExitCode is the exit status of a process that ends with this error: an
-// unusable data directory.
-func (e *FormatError) ExitCode() int { return 73 }
-
 // Restore implements [raftnode.Machine].
 func (m *Machine) Restore(raftIndex uint64, r io.Reader) (int64, error) {
 	br := bufio.NewReaderSize(r, 64<<10)

@@ -247,7 +247,7 @@ func TestADamagedSnapshotIsRefusedAndChangesNothing(t *testing.T) {
 	}
 	_, err = m.Restore(5, bytes.NewReader(append([]byte{0, 0, 0, byte(len(data))}, data...)))
 	var format *FormatError
-	if !errors.As(err, &format) || format.ExitCode() != 73 {
+	if !errors.As(err, &format) {
 		t.Errorf("Restore of a newer format = %v, want a FormatError", err)
 	}
 }

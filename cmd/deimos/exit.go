@@ -18,27 +18,23 @@ const (
 	exitIO      = 74 // an I/O operation on the data directory failed
 )
 
-// coded is an error that knows its exit code.
-type coded interface {
-	error
-	ExitCode() int
-}
-
 // exitCode is the one place where an error becomes an exit code.
 func exitCode(err error) int {
 	if err == nil {
 		return exitOK
 	}
-	if _, ok := errors.AsType[*daemon.UsageError](err); ok {
+	switch daemon.FailureOf(err) {
+	case daemon.FailureUsage:
 		return exitUsage
+	case daemon.FailureDamage:
+		return exitDamaged
+	case daemon.FailureDataDir:
+		return exitDataDir
+	case daemon.FailureIO:
+		return exitIO
+	default:
+		return exitFailure
 	}
-	if c, ok := errors.AsType[coded](err); ok {
-		switch code := c.ExitCode(); code {
-		case exitUsage, exitDamaged, exitDataDir, exitIO:
-			return code
-		}
-	}
-	return exitFailure
 }
 
 func isContextError(err error) bool {

@@ -15,6 +15,9 @@ import (
 	"time"
 
 	"github.com/marsevilspirit/deimos/daemon"
+	"github.com/marsevilspirit/deimos/raftnode"
+	"github.com/marsevilspirit/deimos/snap"
+	"github.com/marsevilspirit/deimos/wal"
 )
 
 func TestRunWithoutADaemon(t *testing.T) {
@@ -130,12 +133,6 @@ func TestOptionDefaultsAreThoseOfTheDaemon(t *testing.T) {
 	}
 }
 
-// exitError is an error of a library that knows its exit code.
-type exitError int
-
-func (e exitError) Error() string { return fmt.Sprintf("code %d", int(e)) }
-func (e exitError) ExitCode() int { return int(e) }
-
 func TestExitCode(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -146,11 +143,13 @@ func TestExitCode(t *testing.T) {
 		{"plain error", errors.New("port in use"), 1},
 		{"usage", daemon.Usagef("bad"), 2},
 		{"wrapped usage", fmt.Errorf("daemon: %w", daemon.Usagef("bad")), 2},
-		{"damaged", fmt.Errorf("wal: %w", exitError(65)), 65},
-		{"data directory", exitError(73), 73},
-		{"joined I/O failure", errors.Join(errors.New("a"), exitError(74)), 74},
-		{"a code of its own invention", exitError(42), 1},
-		{"success is no failure", exitError(0), 1},
+		{"damaged log", fmt.Errorf("daemon: %w", &wal.DamageError{Err: errors.New("bad checksum")}), 65},
+		{"damaged snapshot", &snap.DamageError{Err: errors.New("bad checksum")}, 65},
+		{"rolled back log", &raftnode.LostLogError{LastIndex: 1, CommitIndex: 2}, 65},
+		{"locked data directory", &daemon.DataDirError{Dir: "d", Err: errors.New("in use")}, 73},
+		{"newer log", fmt.Errorf("daemon: %w", wal.ErrVersion), 73},
+		{"joined I/O failure", errors.Join(errors.New("a"), fmt.Errorf("wal: %w", wal.ErrIO)), 74},
+		{"failed snapshot", fmt.Errorf("raftnode: %w", snap.ErrIO), 74},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := exitCode(tt.err); got != tt.want {
@@ -202,18 +201,18 @@ func TestServeClosesWhenAsked(t *testing.T) {
 func TestServeReturnsWhatClosingFailedWith(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	p := newFakeProcess()
-	p.closeErr = exitError(74)
+	p.closeErr = wal.ErrIO
 	cancel()
-	if err := serveFake(ctx, p, nil); !errors.Is(err, exitError(74)) {
-		t.Errorf("serve() = %v, want %v", err, exitError(74))
+	if err := serveFake(ctx, p, nil); !errors.Is(err, wal.ErrIO) {
+		t.Errorf("serve() = %v, want %v", err, wal.ErrIO)
 	}
 }
 
 func TestServeReturnsWhatTheDaemonFailedWith(t *testing.T) {
 	p := newFakeProcess()
-	p.failed <- exitError(74)
-	if err := serveFake(t.Context(), p, nil); !errors.Is(err, exitError(74)) {
-		t.Errorf("serve() = %v, want %v", err, exitError(74))
+	p.failed <- wal.ErrIO
+	if err := serveFake(t.Context(), p, nil); !errors.Is(err, wal.ErrIO) {
+		t.Errorf("serve() = %v, want %v", err, wal.ErrIO)
 	}
 	if len(p.closed) != 0 {
 		t.Error("serve() closed a daemon that had failed, want it left alone")
@@ -221,8 +220,8 @@ func TestServeReturnsWhatTheDaemonFailedWith(t *testing.T) {
 }
 
 func TestServeReturnsWhatOpeningFailedWith(t *testing.T) {
-	if err := serveFake(t.Context(), nil, exitError(73)); !errors.Is(err, exitError(73)) {
-		t.Errorf("serve() = %v, want %v", err, exitError(73))
+	if err := serveFake(t.Context(), nil, wal.ErrIO); !errors.Is(err, wal.ErrIO) {
+		t.Errorf("serve() = %v, want %v", err, wal.ErrIO)
 	}
 }
 
@@ -232,8 +231,8 @@ func TestServeEndsWellWhenStoppedWhileOpening(t *testing.T) {
 	if err := serveFake(ctx, nil, fmt.Errorf("daemon: open: %w", context.Canceled)); err != nil {
 		t.Errorf("serve() = %v, want nil", err)
 	}
-	if err := serveFake(ctx, nil, exitError(65)); !errors.Is(err, exitError(65)) {
-		t.Errorf("serve() = %v, want %v", err, exitError(65))
+	if err := serveFake(ctx, nil, wal.ErrIO); !errors.Is(err, wal.ErrIO) {
+		t.Errorf("serve() = %v, want %v", err, wal.ErrIO)
 	}
 }
 
