@@ -250,7 +250,24 @@ func (d *Daemon) close(ctx context.Context) error {
 		_ = d.peerServer.Close() // as above
 	}
 	d.wg.Wait()
+	if err := d.failure(); err != nil {
+		// Not a clean stop: the next start has to look at the log closely.
+		d.storage.wal.Abandon()
+		return errors.Join(err, d.dir.release())
+	}
 	return errors.Join(d.storage.wal.Close(), d.dir.release())
+}
+
+// failure returns what made the node fail while the daemon was being closed.
+func (d *Daemon) failure() error {
+	select {
+	case err := <-d.failed:
+		return err
+	case err := <-d.node.Failed():
+		return err
+	default:
+		return nil
+	}
 }
 
 func (d *Daemon) handOver(ctx context.Context) {

@@ -2,6 +2,7 @@ package raftnode
 
 import (
 	"fmt"
+	"time"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -30,6 +31,7 @@ func (n *Node) appendLoop() {
 		case <-n.appends.wake:
 		}
 		items = n.appends.take(items)
+		n.appending.Store(max(1, int64(time.Since(n.start))))
 		for rest := items; len(rest) > 0; {
 			if n.stopping() {
 				return
@@ -40,7 +42,9 @@ func (n *Node) appendLoop() {
 				return
 			}
 			rest = rest[count:]
+			n.appending.Store(max(1, int64(time.Since(n.start))))
 		}
+		n.appending.Store(0)
 	}
 }
 
@@ -158,5 +162,5 @@ func (n *Node) installSnapshot(m raftpb.Message) error {
 	}
 	n.logger.Info("snapshot installed", "raftIndex", meta.Index)
 	n.respond(m.Responses)
-	return nil
+	return n.prune()
 }

@@ -23,6 +23,7 @@ type applier struct {
 	at raftpb.SnapshotMetadata
 	// snapshotAt is the raft index of the newest snapshot, taken or being taken.
 	snapshotAt uint64
+	bytes      int // applied since then
 	entries    []Entry
 	results    []any
 }
@@ -78,6 +79,7 @@ func (a *applier) apply(entries []raftpb.Entry) error {
 		switch e.Type {
 		case raftpb.EntryNormal:
 			a.entries = append(a.entries, decodeEntry(e))
+			a.bytes += len(e.Data)
 		case raftpb.EntryConfChange:
 			if err := a.flush(); err != nil {
 				return err
@@ -153,7 +155,7 @@ func (a *applier) restore(meta raftpb.SnapshotMetadata) error {
 	if err != nil {
 		return fmt.Errorf("raftnode: restore snapshot at raft index %d: %w", meta.Index, err)
 	}
-	a.at, a.snapshotAt = meta, meta.Index
+	a.at, a.snapshotAt, a.bytes = meta, meta.Index, 0
 	a.published(meta.Index, meta.Term)
 	a.n.inbox.call(func(c *Core) { c.ObserveTime(timeMS) })
 	return nil
@@ -162,12 +164,12 @@ func (a *applier) restore(meta raftpb.SnapshotMetadata) error {
 // maybeCapture gives the snapshotter a state when enough has been applied
 // since the last one and the snapshotter is free.
 func (a *applier) maybeCapture() {
-	if a.at.Index-a.snapshotAt < a.n.cfg.SnapshotCount {
+	if a.at.Index-a.snapshotAt < a.n.cfg.SnapshotCount && a.bytes < snapshotBytes {
 		return
 	}
-	select {
-	case a.n.shots <- capture{meta: a.at, write: a.n.cfg.Machine.Capture()}:
-		a.snapshotAt = a.at.Index
-	default: // one is being written; try after the next batch
+	if len(a.n.shots) == cap(a.n.shots) {
+		return // one waits already; try after the next batch
 	}
+	a.n.shots <- capture{meta: a.at, write: a.n.cfg.Machine.Capture()} // we alone fill it
+	a.snapshotAt, a.bytes = a.at.Index, 0
 }

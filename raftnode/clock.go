@@ -11,28 +11,22 @@ import "time"
 type clock struct {
 	now  time.Duration // cluster time
 	last time.Duration // monotonic time up to which now has been counted
-	// gapMax is the longest silence of a leader that a follower counts: after
-	// more there may have been no leader meanwhile.
+	// gapMax is the longest gap that is counted: after a longer silence, or a
+	// longer pause of the leader itself, there may have been no leader meanwhile.
 	gapMax time.Duration
 }
 
-// lead starts to count at a member that has just become leader.
-func (c *clock) lead(mono time.Duration) { c.last = mono }
+// begin starts to count without what has passed since the last time, which
+// belonged to no leader.
+func (c *clock) begin(mono time.Duration) { c.last = mono }
 
-// advance counts on at a leader.
-func (c *clock) advance(mono time.Duration) {
-	if mono > c.last {
-		c.now += mono - c.last
-		c.last = mono
-	}
-}
-
-// heard counts on at a follower that has just heard its leader.
-func (c *clock) heard(mono time.Duration) {
+// count counts on: a leader at every input, a follower whenever it hears its
+// leader.
+func (c *clock) count(mono time.Duration) {
 	if gap := mono - c.last; gap > 0 && gap <= c.gapMax {
 		c.now += gap
 	}
-	c.last = mono
+	c.last = max(c.last, mono)
 }
 
 // observe takes over a stamp of the log or a snapshot that is ahead.

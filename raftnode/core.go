@@ -18,18 +18,32 @@ const (
 	proposalBatchBytesMax = 1 << 20
 	// appendBytesMax bounds one append message to a peer.
 	appendBytesMax = 1 << 20
-	// inflightMax bounds the unacknowledged append messages to a peer.
-	inflightMax = 512
+	// inflightMax and inflightBytesMax bound the unacknowledged append messages
+	// to a peer.
+	inflightMax      = 512
+	inflightBytesMax = 16 << 20
 	// uncommittedBytesMax bounds what a leader takes in before a quorum has
 	// it; proposals beyond it wait.
 	uncommittedBytesMax = 64 << 20
 	// applyingBytesMax bounds the committed entries that wait to be applied.
 	applyingBytesMax = 16 << 20
+	// forwardedMax and forwardedBytesMax bound the proposals of other members
+	// that wait here; more are dropped, as if the network had lost them.
+	forwardedMax      = 16384
+	forwardedBytesMax = 64 << 20
 )
 
 // ErrNoLeader says that no leader has been known for longer than one election
 // timeout. Nothing was proposed: trying again is safe.
 var ErrNoLeader = errors.New("raftnode: the cluster has no leader")
+
+// ErrConfChangePending says that another configuration change is under way.
+// Nothing was proposed.
+var ErrConfChangePending = errors.New("raftnode: another configuration change is under way")
+
+// errExpired says that a proposal was still waiting when its time was up.
+// Nothing was proposed.
+var errExpired = errors.New("raftnode: not proposed in time")
 
 // CoreConfig says what a [Core] needs to know. All fields are required.
 type CoreConfig struct {
@@ -59,6 +73,17 @@ type Proposal struct {
 	Seq  uint64
 	Type raftpb.EntryType
 	Data []byte
+	// Deadline is the time, as of the now of [Core]'s methods, after which the
+	// proposal must not be made any more: whoever made it has given up. 0: none.
+	Deadline time.Duration
+	// forwarded marks a proposal of another member, whose outcome is told there.
+	forwarded bool
+}
+
+// Refusal is a proposal that was given back with nothing proposed.
+type Refusal struct {
+	Proposal Proposal
+	Err      error
 }
 
 // ReadResult is the end of a round that [Core.BeginRead] began.
@@ -79,11 +104,10 @@ type Output struct {
 	Applies []raftpb.Message
 	Peers   []raftpb.Message
 	Reads   []ReadResult
-	// Proposed counts the queued proposals that were handed to raft, Refused
-	// names those that were given back, with nothing proposed, because there is
-	// no leader.
+	// Proposed counts this member's proposals that were handed to raft, Refused
+	// names those that were given back.
 	Proposed, ProposedBytes int
-	Refused                 []Proposal
+	Refused                 []Refusal
 }
 
 // Core is the deciding half of a node. It is not safe for concurrent use. The
@@ -95,6 +119,15 @@ type Core struct {
 
 	clock clock
 	queue []Proposal // not yet handed to raft
+	// forwarded and forwardedBytes count the other members' proposals in queue.
+	forwarded, forwardedBytes int
+
+	// applying counts the applies that were handed out and not answered. A
+	// snapshot of a peer waits for them in heldSnapshot: it brings its own
+	// configuration, on which no older change may come to lie.
+	applying     int
+	heldSnapshot *raftpb.Message
+	members      map[uint64]struct{} // of the configuration
 
 	rounds     []readRound
 	roundSeq   uint64
@@ -102,6 +135,7 @@ type Core struct {
 
 	lead            uint64
 	leaderlessSince time.Duration
+	heardAt         time.Duration // when the leader last gave a sign of life
 	leaderChanges   uint64
 	// committedTerm is the term of the last entry handed out for applying.
 	committedTerm uint64
@@ -124,6 +158,7 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 		MaxCommittedSizePerReady:  applyingBytesMax,
 		MaxUncommittedEntriesSize: uncommittedBytesMax,
 		MaxInflightMsgs:           inflightMax,
+		MaxInflightBytes:          inflightBytesMax,
 		CheckQuorum:               true,
 		PreVote:                   true,
 		StepDownOnRemoval:         true,
@@ -134,6 +169,7 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 	}
 	c := &Core{cfg: cfg, rn: rn, clock: clock{gapMax: cfg.ElectionTimeout}}
 	c.clock.observe(cfg.TimeMS)
+	c.observeMembers()
 	if err := c.observeLog(); err != nil {
 		return nil, fmt.Errorf("raftnode: read the recovered log: %w", err)
 	}
@@ -182,7 +218,7 @@ func (c *Core) Tick(now time.Duration) {
 }
 
 // Propose queues proposals. Each is handed to raft once, as soon as there is a
-// leader, or given back in [Output.Refused].
+// leader who takes it, or given back in [Output.Refused].
 func (c *Core) Propose(now time.Duration, ps ...Proposal) {
 	c.setNow(now)
 	c.queue = append(c.queue, ps...)
@@ -195,28 +231,58 @@ func (c *Core) Step(now time.Duration, m raftpb.Message) error {
 	if err := judgeForm(&m, c.cfg.ID); err != nil {
 		return err
 	}
-	if err := judge(&m, c.term(), c.lastIndex); err != nil {
+	_, member := c.members[m.From]
+	if err := judge(&m, c.term(), c.lastIndex, member || len(c.members) == 0); err != nil {
 		return err
 	}
 	switch m.Type {
 	case raftpb.MsgProp:
-		c.stampEntries(m.Entries)
+		c.forward(m.Entries)
+		return nil
 	case raftpb.MsgReadIndex:
 		if c.isLeader() && c.committedTerm != c.term() {
 			return nil // the asker tries again, see flushReads
 		}
 	case raftpb.MsgApp, raftpb.MsgHeartbeat, raftpb.MsgSnap:
 		if m.Term >= c.term() {
-			c.clock.heard(now)
+			c.clock.count(now)
+			c.heardAt = now
+		}
+		if m.Type == raftpb.MsgSnap && c.applying > 0 {
+			c.heldSnapshot = &m
+			return nil
 		}
 	}
 	return c.step(m)
 }
 
+// forward queues the proposals of another member among our own. raft would
+// drop them without a word while leadership is being handed over.
+func (c *Core) forward(entries []raftpb.Entry) {
+	for _, e := range entries {
+		if c.forwarded >= forwardedMax || c.forwardedBytes+len(e.Data) > forwardedBytesMax {
+			return
+		}
+		c.forwarded++
+		c.forwardedBytes += len(e.Data)
+		c.queue = append(c.queue, Proposal{Type: e.Type, Data: e.Data, forwarded: true})
+	}
+}
+
 // StepLocal takes in a response of the local append or apply loop.
 func (c *Core) StepLocal(now time.Duration, m raftpb.Message) error {
 	c.setNow(now)
-	return c.step(m)
+	if m.Type == raftpb.MsgStorageApplyResp {
+		c.applying--
+	}
+	if err := c.step(m); err != nil {
+		return err
+	}
+	if held := c.heldSnapshot; held != nil && c.applying == 0 {
+		c.heldSnapshot = nil
+		return c.step(*held)
+	}
+	return nil
 }
 
 func (c *Core) step(m raftpb.Message) error {
@@ -232,7 +298,17 @@ func (c *Core) step(m raftpb.Message) error {
 // returns the new configuration. It is called before the response of the apply
 // that contained it is stepped.
 func (c *Core) ApplyConfChange(cc raftpb.ConfChange) *raftpb.ConfState {
-	return c.rn.ApplyConfChange(cc)
+	cs := c.rn.ApplyConfChange(cc)
+	c.observeMembers()
+	return cs
+}
+
+func (c *Core) observeMembers() {
+	config := c.rn.Status().Config
+	c.members = config.Voters.IDs()
+	for id := range config.Learners {
+		c.members[id] = struct{}{}
+	}
 }
 
 // ObserveTime takes over the cluster time of an installed snapshot.
@@ -282,9 +358,11 @@ func (c *Core) Outputs() Output {
 }
 
 func (c *Core) flush() {
-	if c.lead == raft.None && c.now-c.leaderlessSince > c.cfg.ElectionTimeout {
-		c.out.Refused = append(c.out.Refused, c.queue...)
-		c.queue = c.queue[:0]
+	if c.leaderless() {
+		for _, p := range c.queue {
+			c.dequeue(p, ErrNoLeader)
+		}
+		c.queue = nil
 		c.refuseReads()
 		return
 	}
@@ -292,31 +370,86 @@ func (c *Core) flush() {
 	c.flushProposals()
 }
 
+// leaderless reports whether no leader has been known for longer than one
+// election timeout. A learner never stops to believe in its leader, so silence
+// counts too.
+func (c *Core) leaderless() bool {
+	if c.lead == raft.None {
+		return c.now-c.leaderlessSince > c.cfg.ElectionTimeout
+	}
+	return c.lead != c.cfg.ID && c.now-c.heardAt > 3*c.cfg.ElectionTimeout
+}
+
 // flushProposals hands the queue to raft, many entries a message. What raft
 // does not take now, because leadership is being handed over or too much is
 // uncommitted, stays in the queue: raft has not kept any of it.
 func (c *Core) flushProposals() {
 	for c.lead != raft.None && len(c.queue) > 0 {
-		n, bytes := 0, 0
-		for n < len(c.queue) && n < proposalBatchMax && (n == 0 || bytes+len(c.queue[n].Data) <= proposalBatchBytesMax) {
-			bytes += len(c.queue[n].Data)
-			n++
+		batch := c.nextBatch()
+		if len(batch) == 0 {
+			continue // all of them had expired
 		}
-		entries := make([]raftpb.Entry, n)
-		for i, p := range c.queue[:n] {
+		entries := make([]raftpb.Entry, len(batch))
+		for i, p := range batch {
 			entries[i] = raftpb.Entry{Type: p.Type, Data: p.Data}
 		}
 		c.stampEntries(entries)
 		if c.rn.Step(raftpb.Message{Type: raftpb.MsgProp, From: c.cfg.ID, Entries: entries}) != nil {
 			return
 		}
-		c.out.Proposed += n
-		c.out.ProposedBytes += bytes
-		clear(c.queue[:n])
-		c.queue = c.queue[n:]
+		for i, p := range batch {
+			var err error
+			if entries[i].Type != p.Type {
+				err = ErrConfChangePending // raft put an empty entry in its place
+			}
+			c.dequeue(p, err)
+		}
+		clear(batch)
+		c.queue = c.queue[len(batch):]
 	}
 	if len(c.queue) == 0 {
 		c.queue = nil
+	}
+}
+
+// nextBatch drops what has expired at the head of the queue and returns the
+// proposals that go into the next message. A configuration change goes alone.
+func (c *Core) nextBatch() []Proposal {
+	expired := 0
+	for expired < len(c.queue) && c.queue[expired].Deadline != 0 && c.queue[expired].Deadline < c.now {
+		c.dequeue(c.queue[expired], errExpired)
+		expired++
+	}
+	c.queue = c.queue[expired:]
+	n, bytes := 0, 0
+	for ; n < len(c.queue) && n < proposalBatchMax; n++ {
+		p := &c.queue[n]
+		expired := p.Deadline != 0 && p.Deadline < c.now
+		alone := p.Type != raftpb.EntryNormal
+		if n > 0 && (alone || expired || bytes+len(p.Data) > proposalBatchBytesMax) {
+			break
+		}
+		bytes += len(p.Data)
+		if alone {
+			n++
+			break
+		}
+	}
+	return c.queue[:n]
+}
+
+// dequeue accounts for a proposal that leaves the queue: handed to raft, or
+// given back with an error.
+func (c *Core) dequeue(p Proposal, err error) {
+	switch {
+	case p.forwarded:
+		c.forwarded--
+		c.forwardedBytes -= len(p.Data)
+	case err != nil:
+		c.out.Refused = append(c.out.Refused, Refusal{Proposal: p, Err: err})
+	default:
+		c.out.Proposed++
+		c.out.ProposedBytes += len(p.Data)
 	}
 }
 
@@ -342,6 +475,9 @@ func (c *Core) take(rd raft.Ready) {
 	} else if !raft.IsEmptySnap(rd.Snapshot) {
 		c.lastIndex = rd.Snapshot.Metadata.Index
 	}
+	if !raft.IsEmptySnap(rd.Snapshot) {
+		c.observeMembers()
+	}
 	c.confirmReads(rd.ReadStates)
 	if n := len(rd.CommittedEntries); n > 0 {
 		c.committedTerm = rd.CommittedEntries[n-1].Term
@@ -351,6 +487,7 @@ func (c *Core) take(rd raft.Ready) {
 		case raft.LocalAppendThread:
 			c.out.Appends = append(c.out.Appends, m)
 		case raft.LocalApplyThread:
+			c.applying++
 			c.out.Applies = append(c.out.Applies, m)
 		default:
 			c.out.Peers = append(c.out.Peers, m)
@@ -368,16 +505,17 @@ func (c *Core) observeLeader(lead uint64) {
 		c.leaderChanges++
 	}
 	if lead == c.cfg.ID {
-		c.clock.lead(c.now)
+		c.clock.begin(c.now)
 	}
 	c.lead = lead
+	c.heardAt = c.now
 	c.forgetReads()
 }
 
 func (c *Core) setNow(now time.Duration) {
 	c.now = max(now, c.now)
 	if c.lead == c.cfg.ID {
-		c.clock.advance(c.now)
+		c.clock.count(c.now)
 	}
 }
 

@@ -69,7 +69,7 @@ func TestProposalsWithoutALeaderAreGivenBackAfterAnElectionTimeout(t *testing.T)
 		net.tick()
 		net.settle()
 	}
-	if len(c.refused) != 1 || c.refused[0].Seq != 1 {
+	if len(c.refused) != 1 || c.refused[0].Proposal.Seq != 1 || !errors.Is(c.refused[0].Err, ErrNoLeader) {
 		t.Errorf("refused = %v, want proposal 1", c.refused)
 	}
 	if len(c.reads) != 1 || c.reads[0].ID != id || !errors.Is(c.reads[0].Err, ErrNoLeader) {
@@ -234,6 +234,114 @@ func TestReadIndexOfAnotherMembersContextIsIgnored(t *testing.T) {
 	}
 }
 
+func TestForwardedProposalsWaitForTheLeaderOfAHandOver(t *testing.T) {
+	net := newCoreNet(t, 3)
+	leader := net.elect(1)
+	net.tick()
+	net.settle()
+	to := leader.TransferLeadership()
+	from := net.cores[5-to] // the third member
+	from.Propose(net.now, testProposal(1, "a"))
+	for _, m := range from.Outputs().Peers {
+		net.deliver(m)
+	}
+	net.settle()
+	if !net.cores[to].isLeader() {
+		t.Fatalf("member %d does not lead after the hand-over", to)
+	}
+	for _, id := range net.ids {
+		checkTexts(t, net.cores[id], "a")
+	}
+}
+
+func TestAProposalIsNotMadeAfterItsDeadline(t *testing.T) {
+	net := newCoreNet(t, 3)
+	net.isolate(1)
+	c := net.cores[1]
+	late, timely := testProposal(1, "late"), testProposal(2, "timely")
+	late.Deadline = testHeartbeat
+	c.Propose(0, late, timely)
+	net.tick()
+	net.tick()
+	clear(net.cut)
+	net.elect(1)
+	net.settle()
+	checkTexts(t, c, "timely")
+	if len(c.refused) != 1 || c.refused[0].Proposal.Seq != 1 {
+		t.Errorf("refused = %v, want proposal 1", c.refused)
+	}
+}
+
+func TestASecondConfigurationChangeIsRefusedWhileOneIsUnderWay(t *testing.T) {
+	net := newCoreNet(t, 3)
+	leader := net.elect(1)
+	change := func(seq, id uint64) Proposal {
+		data, err := (&raftpb.ConfChange{Type: raftpb.ConfChangeAddLearnerNode, NodeID: id}).Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return Proposal{Seq: seq, Type: raftpb.EntryConfChange, Data: data}
+	}
+	leader.Propose(net.now, change(1, 4), testProposal(2, "a"), change(3, 5))
+	out := leader.Outputs()
+	if len(out.Refused) != 1 || out.Refused[0].Proposal.Seq != 3 || !errors.Is(out.Refused[0].Err, ErrConfChangePending) {
+		t.Errorf("Refused = %v, want proposal 3 with ErrConfChangePending", out.Refused)
+	}
+	if out.Proposed != 2 {
+		t.Errorf("Proposed = %d, want 2", out.Proposed)
+	}
+}
+
+// raft takes over the configuration of a snapshot when it is stepped. An older
+// change that is applied after that would come to lie on top of it.
+func TestASnapshotWaitsForTheAppliesBeforeIt(t *testing.T) {
+	net := newCoreNet(t, 3)
+	net.elect(1)
+	c := net.cores[2]
+	net.cores[1].Propose(net.now, testProposal(1, "a"))
+	var applies []raftpb.Message
+	for len(applies) == 0 { // let everything happen but member 2's applies
+		for _, id := range []uint64{1, 3} {
+			peers, _ := net.turn(net.cores[id])
+			for _, m := range peers {
+				net.deliver(m)
+			}
+		}
+		out := c.Outputs()
+		applies = append(applies, out.Applies...)
+		for _, m := range out.Appends {
+			if err := c.storage.Append(m.Entries); err != nil {
+				t.Fatal(err)
+			}
+			for _, peer := range net.local(c, m.Responses) {
+				net.deliver(peer)
+			}
+		}
+		for _, m := range out.Peers {
+			net.deliver(m)
+		}
+		net.tick()
+	}
+	snapshot := firstSnapshot([]uint64{1, 2, 3, 4})
+	snapshot.Metadata.Index, snapshot.Metadata.Term = 50, c.term()
+	if err := c.Step(net.now, raftpb.Message{Type: raftpb.MsgSnap, From: 1, To: 2, Term: c.term(), Snapshot: &snapshot}); err != nil {
+		t.Fatal(err)
+	}
+	if _, taken := c.members[4]; taken {
+		t.Fatal("the snapshot's configuration was taken over while applies were under way")
+	}
+	for _, m := range applies {
+		net.local(c, m.Responses)
+	}
+	out := c.Outputs()
+	if len(out.Appends) != 1 || out.Appends[0].Snapshot == nil {
+		t.Fatalf("appends = %v, want the snapshot once the applies are answered", out.Appends)
+	}
+	if _, taken := c.members[4]; !taken {
+		t.Error("the snapshot's configuration was not taken over")
+	}
+}
+
 func TestClusterTimeStandsStillWithoutALeader(t *testing.T) {
 	net := newCoreNet(t, 3)
 	leader := net.elect(1)
@@ -301,25 +409,29 @@ func TestClock(t *testing.T) {
 	if got := c.timeMS(); got != 5000 {
 		t.Errorf("timeMS() after stamps 5000 and 10 = %d, want 5000", got)
 	}
-	c.lead(time.Hour)
-	c.advance(time.Hour + 2*time.Second)
-	c.advance(time.Hour)
+	c.begin(time.Hour)
+	c.count(time.Hour + time.Second)
+	c.count(time.Hour + 2*time.Second)
+	c.count(time.Hour)
 	if got := c.timeMS(); got != 7000 {
-		t.Errorf("timeMS() after leading 2 s = %d, want 7000", got)
+		t.Errorf("timeMS() after counting 2 s = %d, want 7000", got)
 	}
-	c.heard(time.Hour + 3*time.Second)
-	if got := c.timeMS(); got != 8000 {
-		t.Errorf("timeMS() after hearing the leader 1 s later = %d, want 8000", got)
+	c.count(2 * time.Hour)
+	if got := c.timeMS(); got != 7000 {
+		t.Errorf("timeMS() after an hour's pause = %d, want 7000: there may have been no leader", got)
 	}
-	c.heard(2 * time.Hour)
+	c.count(2*time.Hour + time.Second)
 	if got := c.timeMS(); got != 8000 {
-		t.Errorf("timeMS() after an hour of silence = %d, want 8000: there may have been no leader", got)
+		t.Errorf("timeMS() one second after the pause = %d, want 8000", got)
 	}
 }
 
 func TestJudge(t *testing.T) {
 	prefix := make([]byte, PrefixBytes)
 	snapshot := firstSnapshot([]uint64{1, 2})
+	confSnapshot := func(cs raftpb.ConfState) raftpb.Message {
+		return raftpb.Message{Type: raftpb.MsgSnap, Snapshot: &raftpb.Snapshot{Metadata: raftpb.SnapshotMetadata{Index: 5, Term: 1, ConfState: cs}}}
+	}
 	entry := func(index, term uint64) raftpb.Entry { return raftpb.Entry{Index: index, Term: term} }
 	for _, tt := range []struct {
 		name string
@@ -344,6 +456,13 @@ func TestJudge(t *testing.T) {
 		{"local only", raftpb.Message{Type: raftpb.MsgHup}, false},
 		{"storage answer", raftpb.Message{Type: raftpb.MsgStorageAppendResp}, false},
 		{"from the append loop", raftpb.Message{Type: raftpb.MsgHeartbeat, From: raft.LocalAppendThread}, false},
+		{"from this member itself", raftpb.Message{Type: raftpb.MsgAppResp, From: 1, Index: 5}, false},
+		{"term 0", raftpb.Message{Type: raftpb.MsgApp}, false},
+		{"proposal with a term", raftpb.Message{Type: raftpb.MsgProp, Term: 3, Entries: []raftpb.Entry{{Data: prefix}}}, false},
+		{"hand-over asked for by a peer", raftpb.Message{Type: raftpb.MsgTransferLeader}, false},
+		{"snapshot that names a voter twice", confSnapshot(raftpb.ConfState{Voters: []uint64{1, 2, 1}}), false},
+		{"snapshot with a voter who is a learner", confSnapshot(raftpb.ConfState{Voters: []uint64{1, 2}, Learners: []uint64{2}}), false},
+		{"snapshot with a joint configuration", confSnapshot(raftpb.ConfState{Voters: []uint64{1}, VotersOutgoing: []uint64{2}}), false},
 		{"from nobody", raftpb.Message{Type: raftpb.MsgHeartbeat, From: raft.None}, false},
 		{"to another member", raftpb.Message{Type: raftpb.MsgHeartbeat, To: 3}, false},
 	} {
@@ -354,6 +473,9 @@ func TestJudge(t *testing.T) {
 			}
 			if m.To == 0 {
 				m.To = 1
+			}
+			if m.Term == 0 && m.Type != raftpb.MsgProp && m.Type != raftpb.MsgReadIndex && tt.name != "term 0" {
+				m.Term = 3
 			}
 			err := judgeForm(&m, 1)
 			if (err == nil) != tt.ok {
@@ -376,6 +498,10 @@ func TestAMemberThatLostItsLogSaysSo(t *testing.T) {
 	err := c.Step(net.now, raftpb.Message{Type: raftpb.MsgHeartbeat, From: 1, To: 2, Term: c.term(), Commit: c.lastIndex + 1})
 	if !errors.As(err, &lost) || lost.LastIndex != c.lastIndex {
 		t.Errorf("Step(heartbeat beyond the log) = %v, want a LostLogError with raft index %d", err, c.lastIndex)
+	}
+	err = c.Step(net.now, raftpb.Message{Type: raftpb.MsgHeartbeat, From: 77, To: 2, Term: c.term(), Commit: c.lastIndex + 1})
+	if !errors.Is(err, ErrMessage) {
+		t.Errorf("Step(heartbeat of a stranger beyond the log) = %v, want ErrMessage", err)
 	}
 	err = c.Step(net.now, raftpb.Message{Type: raftpb.MsgAppResp, From: 1, To: 2, Term: c.term(), Index: c.lastIndex + 1})
 	if !errors.Is(err, ErrMessage) {

@@ -36,7 +36,7 @@ type testCore struct {
 	appends     []raftpb.Message
 	applied     []raftpb.Entry
 	reads       []ReadResult
-	refused     []Proposal
+	refused     []Refusal
 }
 
 func newCoreNet(t *testing.T, n int) *coreNet {

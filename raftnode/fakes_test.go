@@ -118,6 +118,22 @@ func (s *fakeSnapshots) Save(meta raftpb.SnapshotMetadata, write func(io.Writer)
 	return nil
 }
 
+func (s *fakeSnapshots) Check(meta raftpb.SnapshotMetadata) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.inbound[meta.Index]; !ok {
+		return fmt.Errorf("no received snapshot at %d", meta.Index)
+	}
+	return nil
+}
+
+func (s *fakeSnapshots) Discard(meta raftpb.SnapshotMetadata) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.saved, meta.Index)
+	return nil
+}
+
 func (s *fakeSnapshots) Install(meta raftpb.SnapshotMetadata) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -12,7 +12,8 @@ import (
 const (
 	queuedMax      = 16384
 	queuedBytesMax = 64 << 20
-	peerInboxMax   = 8192
+	peersMax       = 8192
+	peersBytesMax  = 64 << 20
 )
 
 // ErrOverloaded says that too many proposals wait already. Nothing was
@@ -34,6 +35,7 @@ type inbox struct {
 	// queued and queuedBytes count proposals from their arrival until the core
 	// has handed them to raft or given them back.
 	queued, queuedBytes int
+	peersBytes          int // of the entries in peers
 	// seq numbers the proposals in the order of their arrival.
 	seq  uint64
 	wake chan struct{}
@@ -85,11 +87,16 @@ func (b *inbox) dequeued(count, bytes int) {
 // peer queues a message of a peer. It reports false when the message was
 // dropped because the loop is far behind; raft asks again.
 func (b *inbox) peer(m raftpb.Message) bool {
+	bytes := 0
+	for i := range m.Entries {
+		bytes += len(m.Entries[i].Data)
+	}
 	b.mu.Lock()
-	if len(b.peers) >= peerInboxMax {
+	if len(b.peers) >= peersMax || b.peersBytes+bytes > peersBytesMax {
 		b.mu.Unlock()
 		return false
 	}
+	b.peersBytes += bytes
 	b.peers = append(b.peers, m)
 	b.mu.Unlock()
 	b.signal()
@@ -121,6 +128,7 @@ func (b *inbox) take(spare inputs) inputs {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	in := b.inputs
+	b.peersBytes = 0
 	b.inputs = inputs{
 		locals: spare.locals[:0], peers: spare.peers[:0],
 		proposals: spare.proposals[:0], calls: spare.calls[:0],

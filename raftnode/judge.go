@@ -3,6 +3,7 @@ package raftnode
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -30,10 +31,14 @@ func (e *LostLogError) Error() string {
 
 // judge refuses messages that contradict the local log, which raft would
 // answer with a panic. lastIndex is the raft index of the last entry of the
-// log, term the current term.
-func judge(m *raftpb.Message, term, lastIndex uint64) error {
+// log, term the current term; member tells whether the sender is in the
+// configuration that this member knows.
+func judge(m *raftpb.Message, term, lastIndex uint64, member bool) error {
 	switch {
 	case m.Type == raftpb.MsgHeartbeat && m.Term >= term && m.Commit > lastIndex:
+		if !member {
+			return fmt.Errorf("%w: %x, who is no member here, counts on raft index %d", ErrMessage, m.From, m.Commit)
+		}
 		return &LostLogError{LastIndex: lastIndex, CommitIndex: m.Commit}
 	case m.Type == raftpb.MsgAppResp && !m.Reject && m.Index > lastIndex:
 		return fmt.Errorf("%w: %x confirms raft index %d, the log ends at %d", ErrMessage, m.From, m.Index, lastIndex)
@@ -43,8 +48,13 @@ func judge(m *raftpb.Message, term, lastIndex uint64) error {
 
 // judgeForm refuses messages that no sound member sends, whatever the state.
 func judgeForm(m *raftpb.Message, self uint64) error {
-	if m.To != self || m.From == raft.None || raft.IsLocalMsgTarget(m.From) {
+	if m.To != self || m.From == self || m.From == raft.None || raft.IsLocalMsgTarget(m.From) {
 		return fmt.Errorf("%w: %s from %x to %x", ErrMessage, m.Type, m.From, m.To)
+	}
+	// raft takes a message of term 0 for one of its own, and sends only these
+	// two without a term.
+	if termless := m.Type == raftpb.MsgProp || m.Type == raftpb.MsgReadIndex; termless != (m.Term == 0) {
+		return fmt.Errorf("%w: %s of term %d from %x", ErrMessage, m.Type, m.Term, m.From)
 	}
 	switch m.Type {
 	case raftpb.MsgProp:
@@ -52,16 +62,18 @@ func judgeForm(m *raftpb.Message, self uint64) error {
 	case raftpb.MsgApp:
 		return judgeAppend(m)
 	case raftpb.MsgSnap:
-		if m.Snapshot == nil || m.Snapshot.Metadata.Index == 0 || m.Snapshot.Metadata.Term == 0 ||
-			len(m.Snapshot.Metadata.ConfState.Voters) == 0 {
+		if m.Snapshot == nil || m.Snapshot.Metadata.Index == 0 || m.Snapshot.Metadata.Term == 0 {
 			return fmt.Errorf("%w: snapshot without metadata from %x", ErrMessage, m.From)
+		}
+		if !soundConfState(&m.Snapshot.Metadata.ConfState) {
+			return fmt.Errorf("%w: snapshot with the configuration %v from %x", ErrMessage, m.Snapshot.Metadata.ConfState, m.From)
 		}
 	case raftpb.MsgReadIndex, raftpb.MsgReadIndexResp:
 		if len(m.Entries) != 1 {
 			return fmt.Errorf("%w: %s with %d contexts from %x", ErrMessage, m.Type, len(m.Entries), m.From)
 		}
 	case raftpb.MsgVote, raftpb.MsgVoteResp, raftpb.MsgPreVote, raftpb.MsgPreVoteResp,
-		raftpb.MsgAppResp, raftpb.MsgHeartbeat, raftpb.MsgHeartbeatResp, raftpb.MsgTimeoutNow, raftpb.MsgTransferLeader:
+		raftpb.MsgAppResp, raftpb.MsgHeartbeat, raftpb.MsgHeartbeatResp, raftpb.MsgTimeoutNow:
 	default:
 		return fmt.Errorf("%w: %s is for local use only", ErrMessage, m.Type)
 	}
@@ -100,4 +112,13 @@ func judgeAppend(m *raftpb.Message) error {
 		index, term = e.Index, e.Term
 	}
 	return nil
+}
+
+// soundConfState reports whether a configuration has voters, names nobody
+// twice, and is not the joint one of a change that this package never makes.
+func soundConfState(cs *raftpb.ConfState) bool {
+	ids := slices.Concat(cs.Voters, cs.Learners)
+	slices.Sort(ids)
+	return len(cs.Voters) > 0 && len(slices.Compact(ids)) == len(cs.Voters)+len(cs.Learners) &&
+		len(cs.VotersOutgoing) == 0 && len(cs.LearnersNext) == 0 && !cs.AutoLeave
 }

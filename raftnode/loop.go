@@ -8,6 +8,13 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 )
 
+const (
+	// slowDiskMin is how long an append may take on a leader at least.
+	slowDiskMin = time.Second
+	// slowDiskPause is the time between two hand-overs because of a slow disk.
+	slowDiskPause = time.Minute
+)
+
 // loop owns the core. It never waits for a disk or a peer.
 func (n *Node) loop() {
 	core := n.core
@@ -27,6 +34,7 @@ func (n *Node) loop() {
 			return
 		case <-ticker.C:
 			core.Tick(time.Since(n.start))
+			n.watchDisk(core)
 		case <-n.inbox.wake:
 		}
 		if n.dead.Load() {
@@ -34,6 +42,21 @@ func (n *Node) loop() {
 		}
 		in = n.inbox.take(in)
 		n.turn(core, in)
+	}
+}
+
+// watchDisk gives up leadership when this member's disk has kept an append
+// waiting for too long: the others can do better. It does so once in a while
+// only, for all disks may be slow.
+func (n *Node) watchDisk(core *Core) {
+	since := n.appending.Load()
+	now := time.Since(n.start)
+	if since == 0 || now-time.Duration(since) < max(n.cfg.ElectionTimeout, slowDiskMin) || now < n.noHandOverBefore {
+		return
+	}
+	if to := core.TransferLeadership(); to != raft.None {
+		n.noHandOverBefore = now + slowDiskPause
+		n.logger.Warn("leadership is given up: the disk is slow", "appendFor", now-time.Duration(since), "to", fmt.Sprintf("%x", to))
 	}
 }
 
@@ -84,15 +107,11 @@ func (n *Node) dispatch(out Output) {
 	}
 	n.send(out.Peers)
 	n.readers.finish(out.Reads)
-	if len(out.Refused) > 0 {
-		bytes := 0
-		for _, p := range out.Refused {
-			bytes += len(p.Data)
-		}
-		n.inbox.dequeued(len(out.Refused), bytes)
-		n.waiters.refuse(out.Refused, ErrNoLeader)
+	for _, r := range out.Refused {
+		out.ProposedBytes += len(r.Proposal.Data)
+		n.waiters.refuse(r.Proposal.Seq, r.Err)
 	}
-	n.inbox.dequeued(out.Proposed, out.ProposedBytes)
+	n.inbox.dequeued(out.Proposed+len(out.Refused), out.ProposedBytes)
 }
 
 // send gives messages to the transport, snapshots by their own way: a snapshot
@@ -104,7 +123,9 @@ func (n *Node) send(ms []raftpb.Message) {
 	ordinary := ms[:0]
 	for _, m := range ms {
 		if m.Type == raftpb.MsgSnap {
-			n.sendSnapshot(m)
+			// Opening a file can take as long as a disk likes. raft has at most
+			// one snapshot under way to each peer.
+			n.wg.Go(func() { n.sendSnapshot(m) })
 		} else {
 			ordinary = append(ordinary, m)
 		}

@@ -75,6 +75,11 @@ type Node struct {
 	applied   atomic.Uint64
 	failures  atomic.Uint64
 	dead      atomic.Bool // nothing may be acknowledged or sent any more
+	// appending is when the append loop began what it is doing, as time since
+	// start; 0 while it waits.
+	appending atomic.Int64
+	// noHandOverBefore belongs to the loop, see watchDisk.
+	noHandOverBefore time.Duration
 
 	// snapMu keeps the snapshotter and the installation of a peer's snapshot
 	// apart. The snapshotter never holds it while it waits for the append loop,
@@ -166,7 +171,8 @@ func (n *Node) Propose(ctx context.Context, data []byte) (any, error) {
 }
 
 // ProposeConfChange appends a configuration change; otherwise as [Node.Propose].
-// Its ID is set by the node.
+// Its ID is set by the node. The error is [ErrConfChangePending] while another
+// one is under way.
 func (n *Node) ProposeConfChange(ctx context.Context, cc raftpb.ConfChange) (any, error) {
 	seq := n.inbox.nextSeq()
 	cc.ID = n.cfg.Run + seq
@@ -182,8 +188,11 @@ func (n *Node) propose(ctx context.Context, p Proposal) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if deadline, ok := ctx.Deadline(); ok {
+		p.Deadline = max(1, deadline.Sub(n.start))
+	}
 	if err := n.inbox.propose(p); err != nil {
-		n.waiters.refuse([]Proposal{p}, err)
+		n.waiters.refuse(p.Seq, err)
 	}
 	out := n.waiters.wait(ctx, p.Seq, ch)
 	if out.err != nil {
@@ -222,6 +231,11 @@ func (n *Node) Process(m raftpb.Message) error {
 	if n.stopping() {
 		return ErrStopped
 	}
+	if m.Type == raftpb.MsgSnap {
+		if err := n.cfg.Snapshots.Check(m.Snapshot.Metadata); err != nil {
+			return fmt.Errorf("raftnode: snapshot of %x: %w", m.From, err)
+		}
+	}
 	n.inbox.peer(m)
 	return nil
 }
@@ -237,7 +251,7 @@ func (n *Node) ReportSnapshot(id uint64, status raft.SnapshotStatus) {
 }
 
 // TransferLeadership hands leadership to the most caught-up other voter and
-// returns when this member no longer leads. It returns nil at once when it does
+// returns when this member knows another leader. It returns nil at once when it does
 // not lead or is the only voter.
 func (n *Node) TransferLeadership(ctx context.Context) error {
 	asked := make(chan uint64, 1)
@@ -256,7 +270,7 @@ func (n *Node) TransferLeadership(ctx context.Context) error {
 	ticker := time.NewTicker(n.cfg.HeartbeatInterval / 4)
 	defer ticker.Stop()
 	for {
-		if !n.Status().IsLeader() {
+		if lead := n.Leader(); lead != raft.None && lead != n.cfg.ID {
 			return nil
 		}
 		select {
@@ -305,10 +319,14 @@ func (n *Node) Failed() <-chan error { return n.failed }
 // Stop ends the node and waits for its goroutines. Whoever waits gets
 // [ErrStopped]. The log is left to the caller to close.
 func (n *Node) Stop() {
-	n.dead.Store(true)
-	n.stopOnce.Do(func() { close(n.stop) })
+	n.end()
 	n.wg.Wait()
 	n.endWaiting()
+}
+
+func (n *Node) end() {
+	n.dead.Store(true)
+	n.stopOnce.Do(func() { close(n.stop) })
 }
 
 func (n *Node) endWaiting() {
@@ -316,20 +334,15 @@ func (n *Node) endWaiting() {
 	n.readers.close(ErrStopped)
 }
 
-func (n *Node) stopping() bool {
-	select {
-	case <-n.stop:
-		return true
-	default:
-		return n.dead.Load()
-	}
-}
+func (n *Node) stopping() bool { return n.dead.Load() }
 
-// fail is the end of acknowledging: a disk or an invariant has failed.
+// fail is the end of acknowledging: a disk or an invariant has failed. All
+// goroutines of the node end.
 func (n *Node) fail(err error) {
 	if n.dead.Swap(true) {
 		return
 	}
 	n.failed <- err
+	n.end()
 	n.endWaiting()
 }

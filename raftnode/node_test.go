@@ -284,7 +284,7 @@ func TestStoppingEndsWhatWaits(t *testing.T) {
 	if _, err := tn.node.Propose(context.Background(), proposal("y")); !errors.Is(err, ErrStopped) {
 		t.Errorf("Propose after Stop = %v, want ErrStopped", err)
 	}
-	if err := tn.node.Process(raftpb.Message{Type: raftpb.MsgHeartbeat, From: 2, To: 1}); !errors.Is(err, ErrStopped) {
+	if err := tn.node.Process(raftpb.Message{Type: raftpb.MsgHeartbeat, From: 2, To: 1, Term: 1}); !errors.Is(err, ErrStopped) {
 		t.Errorf("Process after Stop = %v, want ErrStopped", err)
 	}
 }
@@ -346,4 +346,63 @@ func TestLeadershipIsHandedOver(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A disk that takes for ever must not keep its member leader.
+func TestALeaderWithASlowDiskGivesUpLeadership(t *testing.T) {
+	_, nodes := startNodes(t, 3, nil)
+	leader := leaderOf(t, nodes)
+	if _, err := leader.node.Propose(t.Context(), proposal("x")); err != nil {
+		t.Fatal(err)
+	}
+	gate := make(chan struct{})
+	defer close(gate)
+	leader.log.mu.Lock()
+	leader.log.gate = gate
+	leader.log.mu.Unlock()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := leader.node.Propose(ctx, proposal("stuck")); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Propose over a hanging disk = %v, want the deadline", err)
+	}
+	eventually(t, "another leader", func() bool {
+		for _, tn := range nodes {
+			if tn != leader && tn.node.Status().IsLeader() {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+func TestASnapshotThatDoesNotVerifyIsRefusedAndHarmsNobody(t *testing.T) {
+	_, nodes := startNodes(t, 1, nil)
+	tn := leaderOf(t, nodes)
+	snapshot := firstSnapshot([]uint64{1})
+	snapshot.Metadata.Index = 99 // nothing was received for it
+	if err := tn.node.Process(raftpb.Message{Type: raftpb.MsgSnap, From: 2, To: 1, Term: 9, Snapshot: &snapshot}); err == nil {
+		t.Error("Process of a snapshot without a file = nil, want an error")
+	}
+	if _, err := tn.node.Propose(t.Context(), proposal("x")); err != nil {
+		t.Errorf("Propose after a refused snapshot: %v", err)
+	}
+}
+
+func TestMuchAppliedDataMakesASnapshotBeforeItsCount(t *testing.T) {
+	_, nodes := startNodes(t, 1, nil)
+	tn := leaderOf(t, nodes)
+	big := make([]byte, 32<<20)
+	for range snapshotBytes/len(big) + 1 {
+		if _, err := tn.node.Propose(t.Context(), slices.Clone(big)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "a snapshot", func() bool {
+		shot, _ := tn.snapshots.newest()
+		return shot.meta.Index > 1
+	})
+	eventually(t, "the entries to leave memory", func() bool {
+		first, err := tn.node.storage.FirstIndex()
+		return err == nil && first > 3
+	})
 }

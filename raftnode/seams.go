@@ -23,22 +23,28 @@ type Log interface {
 	Release(raftIndex uint64) error
 }
 
-// Snapshots keeps snapshot files. Save and Prune are called by one goroutine,
-// the snapshotter; Install and Load by the append loop while no Save runs;
-// Open from any goroutine.
+// Snapshots keeps snapshot files. Save, Discard, Prune and Install are never
+// called at the same time; Load is called by the apply loop, Open and Check
+// from any goroutine.
 type Snapshots interface {
 	// Save streams a snapshot into a file that is complete, verified and
 	// durable when it returns.
 	Save(meta raftpb.SnapshotMetadata, write func(io.Writer) error) error
-	// Install verifies the file that the transport received for meta and makes
-	// it durable under its final name.
+	// Check verifies the file that the transport received for meta, and removes
+	// it if it is not sound. It may be called from any goroutine.
+	Check(meta raftpb.SnapshotMetadata) error
+	// Install verifies the received file for meta and makes it durable under its
+	// final name.
 	Install(meta raftpb.SnapshotMetadata) error
 	// Load reads the body of the snapshot with exactly this raft index.
 	Load(raftIndex uint64, read func(io.Reader) error) error
 	// Open opens the newest snapshot for sending to a peer. The caller closes
 	// the body, which stays readable when the file is pruned meanwhile.
 	Open() (meta raftpb.SnapshotMetadata, size int64, body io.ReadCloser, err error)
-	// Prune removes old snapshots and returns the raft index up to which the
+	// Discard removes a saved snapshot that the log will never name.
+	Discard(meta raftpb.SnapshotMetadata) error
+	// Prune removes old snapshots, and received ones that were never installed,
+	// and returns the raft index up to which the
 	// log is no longer needed by any snapshot that is kept: the index of the
 	// second-newest one, 0 while there is only one.
 	Prune() (releaseTo uint64, err error)

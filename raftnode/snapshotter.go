@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"syscall"
 	"time"
 
@@ -11,9 +12,15 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 )
 
-// catchUpEntries is how many entries below a snapshot stay in memory, for
-// followers that are only a little behind.
-const catchUpEntries = 5000
+const (
+	// catchUpEntries and catchUpBytes bound the entries below a snapshot that
+	// stay in memory, for followers that are only a little behind.
+	catchUpEntries = 5000
+	catchUpBytes   = 64 << 20
+	// snapshotBytes is how much may be applied since the last snapshot, whatever
+	// the count of entries, because all of it is in memory a second time.
+	snapshotBytes = 256 << 20
+)
 
 // capture is a pinned state that is to become a snapshot file.
 type capture struct {
@@ -49,22 +56,36 @@ func (n *Node) takeSnapshot(shot capture) error {
 	if err != nil {
 		return fmt.Errorf("raftnode: save snapshot at raft index %d: %w", shot.meta.Index, err)
 	}
-	recorded := make(chan struct{})
+	recorded := make(chan bool, 1)
 	n.appends.put(appendItem{job: func() error {
-		defer close(recorded)
-		return n.recordSnapshot(shot.meta)
+		ok, err := n.recordSnapshot(shot.meta)
+		recorded <- ok
+		return err
 	}})
+	ok := false
 	select {
-	case <-recorded:
+	case ok = <-recorded:
 	case <-n.stop:
 		return nil
 	}
-	if n.dead.Load() {
+	n.snapMu.Lock()
+	defer n.snapMu.Unlock()
+	if !ok {
+		if n.stopping() {
+			return nil
+		}
+		if err := n.cfg.Snapshots.Discard(shot.meta); err != nil {
+			return fmt.Errorf("raftnode: discard snapshot at raft index %d: %w", shot.meta.Index, err)
+		}
 		return nil
 	}
-	n.snapMu.Lock()
+	n.logger.Info("snapshot saved", "raftIndex", shot.meta.Index, "took", time.Since(began))
+	return n.prune()
+}
+
+// prune removes what no start will need. The caller holds snapMu.
+func (n *Node) prune() error {
 	releaseTo, err := n.cfg.Snapshots.Prune()
-	n.snapMu.Unlock()
 	if err != nil {
 		return fmt.Errorf("raftnode: prune snapshots: %w", err)
 	}
@@ -73,27 +94,54 @@ func (n *Node) takeSnapshot(shot capture) error {
 			return fmt.Errorf("raftnode: release the log up to raft index %d: %w", releaseTo, err)
 		}
 	}
-	n.logger.Info("snapshot saved", "raftIndex", shot.meta.Index, "took", time.Since(began))
 	return nil
 }
 
 // recordSnapshot notes a saved snapshot in the log and lets go of the entries
-// below it. It runs on the append loop.
-func (n *Node) recordSnapshot(meta raftpb.SnapshotMetadata) error {
+// below it. It runs on the append loop, and reports false when a newer one was
+// installed meanwhile.
+func (n *Node) recordSnapshot(meta raftpb.SnapshotMetadata) (bool, error) {
 	if newest, err := n.storage.Snapshot(); err == nil && newest.Metadata.Index >= meta.Index {
-		return nil // a newer one was installed meanwhile
+		return false, nil
 	}
 	if err := n.cfg.Log.SaveSnapshot(meta); err != nil {
-		return fmt.Errorf("raftnode: record snapshot at raft index %d: %w", meta.Index, err)
+		return false, fmt.Errorf("raftnode: record snapshot at raft index %d: %w", meta.Index, err)
 	}
 	if _, err := n.storage.CreateSnapshot(meta.Index, &meta.ConfState, nil); err != nil {
-		return fmt.Errorf("raftnode: snapshot of the storage at raft index %d: %w", meta.Index, err)
+		return false, fmt.Errorf("raftnode: snapshot of the storage at raft index %d: %w", meta.Index, err)
 	}
-	if meta.Index <= catchUpEntries {
-		return nil
+	keepFrom, err := n.catchUpFrom(meta.Index)
+	if err != nil {
+		return false, fmt.Errorf("raftnode: compact the storage: %w", err)
 	}
-	if err := n.storage.Compact(meta.Index - catchUpEntries); err != nil && !errors.Is(err, raft.ErrCompacted) {
-		return fmt.Errorf("raftnode: compact the storage: %w", err)
+	if err := n.storage.Compact(keepFrom - 1); err != nil && !errors.Is(err, raft.ErrCompacted) {
+		return false, fmt.Errorf("raftnode: compact the storage: %w", err)
 	}
-	return nil
+	return true, nil
+}
+
+// catchUpFrom returns the raft index of the first entry that stays in memory
+// below a snapshot.
+func (n *Node) catchUpFrom(snapshot uint64) (uint64, error) {
+	first, err := n.storage.FirstIndex()
+	if err != nil {
+		return 0, err
+	}
+	if snapshot >= catchUpEntries {
+		first = max(first, snapshot-catchUpEntries+1)
+	}
+	if first > snapshot {
+		return first, nil
+	}
+	entries, err := n.storage.Entries(first, snapshot+1, math.MaxUint64)
+	if err != nil {
+		return 0, err
+	}
+	bytes := 0
+	for i := len(entries) - 1; i >= 0; i-- {
+		if bytes += len(entries[i].Data); bytes > catchUpBytes {
+			return entries[i].Index + 1, nil
+		}
+	}
+	return first, nil
 }

@@ -84,13 +84,11 @@ func (w *waiters) tell(run uint64, entries []Entry, results []any) {
 	}
 }
 
-// refuse completes proposals that were not made.
-func (w *waiters) refuse(ps []Proposal, err error) {
+// refuse completes a proposal that was not made.
+func (w *waiters) refuse(seq uint64, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, p := range ps {
-		w.tellLocked(p.Seq, outcome{err: err})
-	}
+	w.tellLocked(seq, outcome{err: err})
 }
 
 func (w *waiters) tellLocked(seq uint64, out outcome) {

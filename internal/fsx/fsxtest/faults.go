@@ -23,8 +23,8 @@ const (
 	OpTruncate = "truncate"
 )
 
-// ErrShort, returned by a hook for a write, lets half of the bytes through
-// before the write fails.
+// ErrShort is what a hook returns for a write to let half of its bytes through
+// before it fails.
 var ErrShort = errors.New("short write")
 
 // Faults is a file system whose operations fail when its hook says so. The
