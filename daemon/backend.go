@@ -17,6 +17,7 @@ import (
 var (
 	_ raftnode.Log       = (*wal.WAL)(nil)
 	_ raftnode.Snapshots = (*snap.Snapshots)(nil)
+	_ raftnode.Snapshots = thriftySnapshots{}
 	_ raftnode.Machine   = (*server.Machine)(nil)
 	_ raftnode.Receiver  = (*raftnode.Node)(nil)
 	_ server.Proposer    = (*raftnode.Node)(nil)

@@ -26,6 +26,7 @@ type Daemon struct {
 	log     *slog.Logger
 	dir     *dataDir
 	storage *storage
+	space   *diskSpace
 	machine *server.Machine
 	node    *raftnode.Node
 	peers   peerTransport
@@ -69,6 +70,7 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	d.space = newDiskSpace(d.dir.path, d.log)
 	m := newMetrics()
 	followed := &peers{log: d.log}
 	d.machine = newMachine(&d.cfg, followed.follow)
@@ -103,7 +105,7 @@ func (d *Daemon) openNode(m *metrics) (err error) {
 		SnapshotCount:     d.cfg.Limits.SnapshotCount,
 		Recovered:         d.storage.recovered,
 		Log:               d.storage.wal,
-		Snapshots:         d.storage.snapshots,
+		Snapshots:         thriftySnapshots{d.storage.snapshots, d.space},
 		Machine:           d.machine,
 		Logger:            d.log,
 	})
@@ -140,6 +142,7 @@ func (d *Daemon) openServer(m *metrics) error {
 		},
 		Machine: d.machine,
 		Node:    d.node,
+		DiskLow: d.space.Low,
 		Log:     d.log,
 	})
 	d.backend = &backend{Server: d.server, node: d.node, clusterID: d.storage.identity.ClusterID}

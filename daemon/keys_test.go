@@ -142,6 +142,8 @@ func (n *applyNode) Propose(_ context.Context, data []byte) (any, error) {
 
 func (n *applyNode) Read(context.Context) error { return nil }
 
+func (n *applyNode) TransferLeadership(context.Context) error { return nil }
+
 func (n *applyNode) Status() raftnode.Status {
 	n.mu.Lock()
 	defer n.mu.Unlock()

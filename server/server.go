@@ -22,6 +22,8 @@ type Proposer interface {
 	Status() raftnode.Status
 	// ClusterTimeMS estimates the cluster time.
 	ClusterTimeMS() int64
+	// TransferLeadership hands leadership to another voter, if there is one.
+	TransferLeadership(ctx context.Context) error
 }
 
 // Config says what a server needs to know. Log may be nil: discarded.
@@ -33,7 +35,10 @@ type Config struct {
 	Node    Proposer
 	// ExpiryInterval is the time between looks for what is due. 0: 100 ms.
 	ExpiryInterval time.Duration
-	Log            *slog.Logger
+	// DiskLow reports whether the disk is too full for writes. It is asked for
+	// each of them and must be cheap. Nil: it never is.
+	DiskLow func() bool
+	Log     *slog.Logger
 }
 
 // Server answers requests. Its methods may be called from any goroutine.
@@ -52,10 +57,14 @@ func New(cfg Config) *Server {
 	if cfg.ExpiryInterval == 0 {
 		cfg.ExpiryInterval = 100 * time.Millisecond
 	}
+	if cfg.DiskLow == nil {
+		cfg.DiskLow = func() bool { return false }
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Server{cfg: cfg, store: cfg.Machine.Store(), cancel: cancel}
 	s.wg.Go(func() { s.expireLoop(ctx) })
 	s.wg.Go(func() { s.publishLoop(ctx) })
+	s.wg.Go(func() { s.diskLoop(ctx) })
 	return s
 }
 
@@ -71,9 +80,13 @@ func (s *Server) EndWatches() { s.store.CloseWatches() }
 
 // Write proposes r and returns its event once it is durable on a quorum,
 // applied and published here. Errors are [*deimos.Error]: those of the
-// operation itself, 301 and 300 with [deimos.CauseOverloaded] with nothing proposed,
-// any other 300 with the outcome unknown.
+// operation itself, 301 and 300 with [deimos.CauseOverloaded] or
+// [deimos.CauseDiskReserve] with nothing proposed, any other 300 with the outcome
+// unknown.
 func (s *Server) Write(ctx context.Context, r *deimos.Request) (*store.Event, error) {
+	if s.cfg.DiskLow() {
+		return nil, &deimos.Error{Code: deimos.CodeRaftInternal, Cause: deimos.CauseDiskReserve}
+	}
 	command := writeCommand(r)
 	data, err := encode(&command)
 	if err != nil {

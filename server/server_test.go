@@ -24,6 +24,8 @@ type fakeNode struct {
 	err      error
 	follower bool
 	proposed atomic.Int64
+
+	handOvers atomic.Int64
 }
 
 func (n *fakeNode) Propose(ctx context.Context, data []byte) (any, error) {
@@ -53,6 +55,11 @@ func (n *fakeNode) Status() raftnode.Status {
 		return raftnode.Status{State: raft.StateFollower}
 	}
 	return raftnode.Status{State: raft.StateLeader}
+}
+
+func (n *fakeNode) TransferLeadership(context.Context) error {
+	n.handOvers.Add(1)
+	return nil
 }
 
 func (n *fakeNode) ClusterTimeMS() int64 { return 1 + time.Since(n.start).Milliseconds() }
@@ -170,6 +177,46 @@ func TestAMemberPublishesItsAddressesOnce(t *testing.T) {
 		second.Close()
 		if got := n.proposed.Load() - before; got != 0 {
 			t.Errorf("a restart proposed %d entries, want 0", got)
+		}
+	})
+}
+
+func TestAFullDiskRefusesWritesAndHandsOverLeadership(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &fakeNode{machine: newTestMachine(), start: time.Now()}
+		var low atomic.Bool
+		s := New(Config{Self: deimos.Member{ID: 1}, Machine: n.machine, Node: n, DiskLow: low.Load})
+		defer s.Close()
+		write := func() error {
+			_, err := s.Write(t.Context(), &deimos.Request{Op: deimos.OpSet, Key: "/a", HasTTL: true, TTLSeconds: 1})
+			return err
+		}
+		if err := write(); err != nil {
+			t.Fatal(err)
+		}
+		low.Store(true)
+		before := n.proposed.Load()
+		var e *deimos.Error
+		if err := write(); !errors.As(err, &e) || e.Code != deimos.CodeRaftInternal || e.Cause != deimos.CauseDiskReserve {
+			t.Errorf("Write on a full disk = %v, want code 300 with %q", err, deimos.CauseDiskReserve)
+		}
+		if n.proposed.Load() != before {
+			t.Error("a refused write was proposed")
+		}
+		if _, err := s.Read(t.Context(), true); err != nil {
+			t.Errorf("Read on a full disk: %v", err)
+		}
+		<-time.After(diskPause / 2)
+		synctest.Wait()
+		if got := n.handOvers.Load(); got != 1 {
+			t.Errorf("%d hand-overs in half a minute, want 1", got)
+		}
+		if got := n.machine.Store().View().Len(); got != 0 {
+			t.Errorf("%d nodes left: expiry must go on below the reserve", got)
+		}
+		low.Store(false)
+		if err := write(); err != nil {
+			t.Errorf("Write with space again: %v", err)
 		}
 	})
 }

@@ -112,7 +112,13 @@ func startProcess(t testing.TB, args ...string) *process {
 // of the program's otherwise.
 func startWith(t testing.TB, variable string, args ...string) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command(program, args...), stderr: &output{}, stdout: &output{}, exited: make(chan struct{})}
+	return startCommand(t, variable, program, args...)
+}
+
+// startCommand does the same with another program, which runs ours.
+func startCommand(t testing.TB, variable, name string, args ...string) *process {
+	t.Helper()
+	p := &process{cmd: exec.Command(name, args...), stderr: &output{}, stdout: &output{}, exited: make(chan struct{})}
 	p.cmd.Stderr, p.cmd.Stdout = p.stderr, p.stdout
 	p.cmd.Dir = t.TempDir()
 	p.cmd.Env = slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "DEIMOS_") })
