@@ -18,6 +18,10 @@ const (
 	proposalBatchBytesMax = 1 << 20
 	// appendBytesMax bounds one append message to a peer.
 	appendBytesMax = 1 << 20
+	// appendingMax bounds this member's own appends under way: proposals that
+	// come meanwhile share the next message, which is cheaper than to hand each
+	// few on at once. Two, so that the disk never waits.
+	appendingMax = 2
 	// inflightMax and inflightBytesMax bound the unacknowledged append messages
 	// to a peer.
 	inflightMax      = 512
@@ -122,9 +126,11 @@ type Core struct {
 	// forwarded and forwardedBytes count the other members' proposals in queue.
 	forwarded, forwardedBytes int
 
-	// applying counts the applies that were handed out and not answered. A
-	// snapshot of a peer waits for them in heldSnapshot: it brings its own
-	// configuration, on which no older change may come to lie.
+	// appending and applying count the appends and applies that were handed out
+	// and not answered. A snapshot of a peer waits for the applies in
+	// heldSnapshot: it brings its own configuration, on which no older change may
+	// come to lie.
+	appending    int
 	applying     int
 	heldSnapshot *raftpb.Message
 	members      map[uint64]struct{} // of the configuration
@@ -272,8 +278,11 @@ func (c *Core) forward(entries []raftpb.Entry) {
 // StepLocal takes in a response of the local append or apply loop.
 func (c *Core) StepLocal(now time.Duration, m raftpb.Message) error {
 	c.setNow(now)
-	if m.Type == raftpb.MsgStorageApplyResp {
+	switch m.Type {
+	case raftpb.MsgStorageApplyResp:
 		c.applying--
+	case raftpb.MsgStorageAppendResp:
+		c.appending--
 	}
 	if err := c.step(m); err != nil {
 		return err
@@ -384,7 +393,7 @@ func (c *Core) leaderless() bool {
 // does not take now, because leadership is being handed over or too much is
 // uncommitted, stays in the queue: raft has not kept any of it.
 func (c *Core) flushProposals() {
-	for c.lead != raft.None && len(c.queue) > 0 {
+	for c.lead != raft.None && len(c.queue) > 0 && c.appending < appendingMax {
 		batch := c.nextBatch()
 		if len(batch) == 0 {
 			continue // all of them had expired
@@ -485,6 +494,9 @@ func (c *Core) take(rd raft.Ready) {
 	for _, m := range rd.Messages {
 		switch m.To {
 		case raft.LocalAppendThread:
+			if n := len(m.Responses); n > 0 && m.Responses[n-1].Type == raftpb.MsgStorageAppendResp {
+				c.appending++
+			}
 			c.out.Appends = append(c.out.Appends, m)
 		case raft.LocalApplyThread:
 			c.applying++

@@ -56,6 +56,27 @@ func TestManyProposalsShareAMessage(t *testing.T) {
 	}
 }
 
+func TestProposalsGatherWhileTheDiskIsBusy(t *testing.T) {
+	net := newCoreNet(t, 1)
+	c := net.elect(1)
+	c.holdAppends = true
+	for seq := range uint64(10) {
+		c.Propose(net.now, testProposal(seq+1, "x"))
+		net.settle()
+	}
+	if got := len(c.appends); got != appendingMax {
+		t.Errorf("%d appends under way, want %d", got, appendingMax)
+	}
+	if got, want := c.QueuedProposals(), 10-appendingMax; got != want {
+		t.Errorf("%d proposals wait, want %d", got, want)
+	}
+	c.holdAppends = false
+	net.settle()
+	if got := len(c.texts()); got != 10 {
+		t.Errorf("%d proposals applied once the disk is free, want 10", got)
+	}
+}
+
 func TestProposalsWithoutALeaderAreGivenBackAfterAnElectionTimeout(t *testing.T) {
 	net := newCoreNet(t, 3)
 	net.isolate(1)
