@@ -50,7 +50,7 @@ bench: ## run the benchmarks; BENCH=regexp chooses
 
 .PHONY: e2e
 e2e: build ## run the tests with real processes
-	DEIMOS_BIN=$(CURDIR)/bin/deimos $(GO) test -tags e2e -count 1 -timeout $(E2E_TIMEOUT) ./test/e2e/...
+	DEIMOS_BIN=$(CURDIR)/bin/deimos $(GO) test -count 1 -timeout $(E2E_TIMEOUT) ./test/e2e/...
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME (30s)
