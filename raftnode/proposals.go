@@ -158,4 +158,3 @@ func (c *Core) stampEntries(entries []raftpb.Entry) {
 
 // QueuedProposals returns how many proposals wait to be handed to raft.
 func (c *Core) QueuedProposals() int { return len(c.queue) }
-
