@@ -49,6 +49,9 @@ const (
 	// least: fewer, and one lost packet starts an election.
 	ElectionHeartbeats = 5
 
+	// MaxSnapshotsMin leaves an older snapshot to fall back to.
+	MaxSnapshotsMin = 2
+
 	MaxValueBytesMin = 1 << 10
 	MaxValueBytesMax = 8 << 20
 )
@@ -143,8 +146,9 @@ type Limits struct {
 	// SnapshotCount is the number of applied entries between two snapshots.
 	// 0: DefaultSnapshotCount.
 	SnapshotCount uint64
-	// MaxSnapshots and MaxWALs are the numbers of snapshot files and of log
-	// segments that are kept beyond need. 0: DefaultMaxSnapshots, DefaultMaxWALs.
+	// MaxSnapshots is the number of snapshot files that are kept, at least
+	// MaxSnapshotsMin; MaxWALs that of whole log segments that no snapshot needs
+	// any more. 0: DefaultMaxSnapshots, DefaultMaxWALs.
 	MaxSnapshots int
 	MaxWALs      int
 	// MaxValueBytes bounds the value of a write, MaxValueBytesMin to
@@ -324,14 +328,17 @@ func (c *Config) validateLimits() error {
 		name  string
 		value int
 	}{
-		{"the number of snapshots kept", l.MaxSnapshots},
-		{"the number of log segments kept", l.MaxWALs},
+		{"max-snapshots", l.MaxSnapshots},
+		{"max-wals", l.MaxWALs},
 		{"history-events", l.HistoryEvents},
 		{"history-bytes", l.HistoryBytes},
 	} {
 		if n.value < 0 {
 			return Usagef("%s, %d, is not above 0", n.name, n.value)
 		}
+	}
+	if l.MaxSnapshots < MaxSnapshotsMin {
+		return Usagef("max-snapshots %d is below %d", l.MaxSnapshots, MaxSnapshotsMin)
 	}
 	if l.MaxValueBytes < MaxValueBytesMin || l.MaxValueBytes > MaxValueBytesMax {
 		return Usagef("max-value-bytes %d is not in %d … %d", l.MaxValueBytes, MaxValueBytesMin, MaxValueBytesMax)

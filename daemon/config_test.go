@@ -172,8 +172,9 @@ func TestValidateRefuses(t *testing.T) {
 		{"value too large", Config{Limits: Limits{MaxValueBytes: 8388609}}, "max-value-bytes 8388609 is not in 1024 … 8388608"},
 		{"history events", Config{Limits: Limits{HistoryEvents: -1}}, "history-events, -1, is not above 0"},
 		{"history bytes", Config{Limits: Limits{HistoryBytes: -1}}, "history-bytes, -1, is not above 0"},
-		{"snapshots", Config{Limits: Limits{MaxSnapshots: -1}}, "the number of snapshots kept, -1, is not above 0"},
-		{"segments", Config{Limits: Limits{MaxWALs: -1}}, "the number of log segments kept, -1, is not above 0"},
+		{"snapshots", Config{Limits: Limits{MaxSnapshots: -1}}, "max-snapshots, -1, is not above 0"},
+		{"one snapshot", Config{Limits: Limits{MaxSnapshots: 1}}, "max-snapshots 1 is below 2"},
+		{"segments", Config{Limits: Limits{MaxWALs: -1}}, "max-wals, -1, is not above 0"},
 		{"origin", Config{CORS: []string{"a"}}, `cors "a": an origin is scheme://host or scheme://host:port, or * for all`},
 		{"star and origin", Config{CORS: []string{"*", "http://a"}}, `cors: "*" stands alone or not at all`},
 	} {
@@ -194,7 +195,7 @@ func TestValidateAcceptsTheEdges(t *testing.T) {
 	}{
 		{"shortest timing", Config{Timing: Timing{Heartbeat: time.Millisecond, Election: 5 * time.Millisecond}}},
 		{"longest timing", Config{Timing: Timing{Heartbeat: 10 * time.Second, Election: 50 * time.Second}}},
-		{"smallest values", Config{Limits: Limits{1, 1, 1, 1024, 1, 1}}},
+		{"smallest values", Config{Limits: Limits{1, 2, 1, 1024, 1, 1}}},
 		{"largest values", Config{Limits: Limits{MaxValueBytes: 8388608}}},
 		{"longest name", Config{Name: strings.Repeat("n", NameMaxBytes)}},
 		{"all origins", Config{CORS: []string{"*", "*"}}},

@@ -174,12 +174,19 @@ func (s *settings) timingOptions() []*option {
 }
 
 func (s *settings) storageOptions() []*option {
+	l := &s.config.Limits
 	return []*option{
 		{name: "data-dir", fallback: "<name>.deimos", value: into(&s.config.DataDir, kindPath, parseText),
 			usage: "directory of the log and the snapshots; created with mode 0700"},
 		{name: "snapshot-count", fallback: fmt.Sprint(daemon.DefaultSnapshotCount),
-			value: into(&s.config.Limits.SnapshotCount, kindNumber, number[uint64](1, 0)),
+			value: into(&l.SnapshotCount, kindNumber, number[uint64](1, 0)),
 			usage: "applied entries between two snapshots"},
+		{name: "max-snapshots", fallback: fmt.Sprint(daemon.DefaultMaxSnapshots),
+			value: into(&l.MaxSnapshots, kindNumber, number[int](daemon.MaxSnapshotsMin, 0)),
+			usage: fmt.Sprintf("snapshot files to keep, at least %d", daemon.MaxSnapshotsMin)},
+		{name: "max-wals", fallback: fmt.Sprint(daemon.DefaultMaxWALs),
+			value: into(&l.MaxWALs, kindNumber, number[int](1, 0)),
+			usage: "whole log segments to keep that no snapshot needs any more"},
 	}
 }
 
