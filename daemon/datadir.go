@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -58,7 +59,7 @@ func openDataDir(path string, log *slog.Logger) (*dataDir, error) {
 	if err != nil {
 		return fail(err)
 	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := flock(lock); err != nil {
 		holder := lockHolder(lock)
 		_ = lock.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
@@ -71,6 +72,21 @@ func openDataDir(path string, log *slog.Logger) (*dataDir, error) {
 		return fail(err)
 	}
 	return &dataDir{path: path, lock: lock}, nil
+}
+
+// lockPatience is how long a start waits for the lock: a process that was
+// killed a moment ago may still be giving back its memory.
+const lockPatience = 500 * time.Millisecond
+
+func flock(f *os.File) error {
+	ticker := time.NewTicker(lockPatience / 10)
+	defer ticker.Stop()
+	for began := time.Now(); ; <-ticker.C {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) || time.Since(began) > lockPatience {
+			return err
+		}
+	}
 }
 
 // makeDir makes path with mode 0700 whatever the umask, and makes its name
