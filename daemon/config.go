@@ -187,12 +187,13 @@ func (c *Config) Validate() error {
 		return err
 	}
 	given := c.URLs.AdvertisePeer
+	clientsGuess := len(c.URLs.AdvertiseClient) == 0 && len(c.URLs.ListenClient) > 0
 	c.resolveURLs()
 	err := firstError(c.validateSchemes, c.validatePeerTrust, c.validateTiming, c.validateLimits, c.validateCORS)
 	if err != nil {
 		return err
 	}
-	c.warn(given)
+	c.warn(given, clientsGuess && c.Network == nil)
 	return nil
 }
 

@@ -153,8 +153,13 @@ func (c *Config) validatePeerTrust() error {
 
 // warn logs what a valid configuration has that may be a mistake. The
 // advertised peer URLs are passed as they were given, before the bootstrap
-// list replaced them.
-func (c *Config) warn(given []string) {
+// list replaced them; clientsGuess tells that only the listening side of the
+// client URLs was given.
+func (c *Config) warn(given []string, clientsGuess bool) {
+	if clientsGuess {
+		c.Log.Warn("clients are told of advertise-client-urls, which was not given and is not what is listened on",
+			"advertise-client-urls", c.URLs.AdvertiseClient, "listen-client-urls", c.URLs.ListenClient)
+	}
 	if len(given) > 0 && !sameURLs(given, c.URLs.AdvertisePeer) {
 		c.Log.Warn("advertise-peer-urls differs from bootstrap-config, whose URLs are used",
 			"name", c.Name, "given", given, "used", c.URLs.AdvertisePeer)
@@ -206,9 +211,18 @@ func setDefaultURLs(urls *[]string, value []string) {
 	}
 }
 
-// sameURLs compares lists as sets; neither has duplicates.
+// sameURLs compares lists as sets; neither has duplicates. localhost and
+// 127.0.0.1 are the same place.
 func sameURLs(a, b []string) bool {
-	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
+	place := func(urls []string) []string {
+		out := make([]string, 0, len(urls))
+		for _, u := range urls {
+			out = append(out, strings.Replace(u, "://localhost:", "://127.0.0.1:", 1))
+		}
+		slices.Sort(out)
+		return out
+	}
+	return slices.Equal(place(a), place(b))
 }
 
 func isHTTPS(u string) bool { return strings.HasPrefix(u, "https://") }

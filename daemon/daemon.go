@@ -229,7 +229,11 @@ func (d *Daemon) Status() raftnode.Status { return d.node.Status() }
 // closed properly; nothing acknowledged is lost by it. Later calls return what
 // the first did.
 func (d *Daemon) Close(ctx context.Context) error {
-	d.endOnce.Do(func() { d.closeErr = d.close(ctx) })
+	d.endOnce.Do(func() {
+		if d.closeErr = d.close(ctx); d.closeErr == nil {
+			d.log.Info("member stopped")
+		}
+	})
 	return d.closeErr
 }
 

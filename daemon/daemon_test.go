@@ -2,10 +2,12 @@ package daemon_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -353,6 +355,81 @@ func TestDataDirectories(t *testing.T) {
 			t.Errorf("Open = %v, want a DataDirError", err)
 		}
 	})
+}
+
+func TestADirectoryThatLostItsLogIsNotTakenForNew(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		lose func(t *testing.T, dir string)
+	}{
+		{"the directory of the log", func(t *testing.T, dir string) {
+			if err := os.RemoveAll(filepath.Join(dir, "wal")); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"its segments", func(t *testing.T, dir string) {
+			segments, err := filepath.Glob(filepath.Join(dir, "wal", "*.wal"))
+			if err != nil || len(segments) == 0 {
+				t.Fatalf("no segments: %v", err)
+			}
+			for _, s := range segments {
+				if err := os.Remove(s); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := clustertest.New(t, 1, func(cfg *daemon.Config) { cfg.Limits.SnapshotCount = 5 })
+			m := c.Member(0)
+			for i := range 20 {
+				put(t, m, fmt.Sprintf("/k%d", i), "v")
+			}
+			m.Stop()
+			tt.lose(t, m.DataDir())
+			_, err := daemon.Open(t.Context(), daemon.Config{
+				Name: "m1", DataDir: m.DataDir(),
+				URLs: daemon.URLs{ListenClient: []string{"http://127.0.0.1:0"}, ListenPeer: []string{"http://127.0.0.1:0"}},
+			})
+			if daemon.FailureOf(err) != daemon.FailureDamage || err == nil {
+				t.Errorf("Open = %v, want damage", err)
+			}
+		})
+	}
+}
+
+func TestADirectoryOfAnotherMemberIsRefused(t *testing.T) {
+	c := clustertest.New(t, 1)
+	m := c.Member(0)
+	m.Stop()
+	_, err := daemon.Open(t.Context(), daemon.Config{
+		Name: "m2", DataDir: m.DataDir(),
+		URLs: daemon.URLs{ListenClient: []string{"http://127.0.0.1:0"}, ListenPeer: []string{"http://127.0.0.1:0"}},
+	})
+	if daemon.FailureOf(err) != daemon.FailureDataDir || err == nil || !strings.Contains(err.Error(), `belongs to member "m1"`) {
+		t.Errorf("Open with another name = %v, want a DataDirError that names m1", err)
+	}
+}
+
+func TestAnIgnoredBootstrapConfigIsTold(t *testing.T) {
+	c := clustertest.New(t, 1)
+	m := c.Member(0)
+	m.Stop()
+	var log bytes.Buffer
+	d, err := daemon.Open(t.Context(), daemon.Config{
+		Name: "m1", DataDir: m.DataDir(), InitialClusterToken: "another",
+		URLs: daemon.URLs{ListenClient: []string{"http://127.0.0.1:0"}, ListenPeer: []string{"http://127.0.0.1:0"}},
+		Log:  slog.New(slog.NewTextHandler(&log, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(log.String(), "level=WARN") || !strings.Contains(log.String(), "they are ignored") {
+		t.Errorf("the log says nothing of the ignored token:\n%s", log.String())
+	}
 }
 
 func TestMetricsNameWhatTheContractNames(t *testing.T) {

@@ -63,7 +63,7 @@ func openDataDir(path string, log *slog.Logger) (*dataDir, error) {
 		holder := lockHolder(lock)
 		_ = lock.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return fail(fmt.Errorf("is in use by process %s: stop it or choose another --data-dir", holder))
+			return fail(fmt.Errorf("in use by process %s: stop it or choose another --data-dir", holder))
 		}
 		return fail(fmt.Errorf("lock: %w", err))
 	}

@@ -41,7 +41,7 @@ func FailureOf(err error) Failure {
 	case errors.Is(err, wal.ErrIO), errors.Is(err, snap.ErrIO):
 		return FailureIO
 	case is[*wal.DamageError](err), is[*snap.DamageError](err), errors.Is(err, snap.ErrNone),
-		is[*raftnode.LostLogError](err), is[*restoreError](err):
+		is[*raftnode.LostLogError](err), is[*restoreError](err), is[*lostLogError](err):
 		return FailureDamage
 	default:
 		return FailureRuntime
@@ -65,3 +65,10 @@ func (e *restoreError) Error() string {
 }
 
 func (e *restoreError) Unwrap() error { return e.err }
+
+// lostLogError says that a data directory has lost its log.
+type lostLogError struct{ dir, reason string }
+
+func (e *lostLogError) Error() string {
+	return fmt.Sprintf("the log in %s is missing, %s: restore the data directory from a copy, or choose another --data-dir", e.dir, e.reason)
+}

@@ -2,9 +2,12 @@ package daemon
 
 import (
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
-	"log/slog"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/marsevilspirit/deimos"
@@ -41,14 +44,37 @@ func openStorage(cfg *Config, dir *dataDir, machine *server.Machine, m *metrics)
 	}
 	walConfig := wal.Config{Dir: dir.wal(), MaxWALs: cfg.Limits.MaxWALs, Log: cfg.Log, ObserveFsync: m.observeFsync}
 	s := &storage{snapshots: snapshots}
-	if !wal.Exists(dir.wal()) {
-		if err := s.create(cfg, walConfig, machine); err != nil {
-			return nil, err
-		}
-	} else if err := s.open(cfg.Log, walConfig, machine); err != nil {
+	if wal.Exists(dir.wal()) {
+		err = s.open(cfg, walConfig, machine)
+	} else if err = s.checkNew(dir); err == nil {
+		err = s.create(cfg, walConfig, machine)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return s, nil
+}
+
+// checkNew makes sure that a directory without a log never held a member: only
+// the first snapshot may be there, from a first start that was cut short.
+func (s *storage) checkNew(dir *dataDir) error {
+	found, err := s.snapshots.List()
+	if err != nil {
+		return err
+	}
+	for _, meta := range found {
+		if meta.Index > bootstrapIndex {
+			return &lostLogError{dir: dir.wal(), reason: fmt.Sprintf("and there is a snapshot at raft index %d", meta.Index)}
+		}
+	}
+	left, err := os.ReadDir(dir.wal())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return &DataDirError{Dir: dir.path, Err: err}
+	}
+	if len(left) > 0 {
+		return &lostLogError{dir: dir.wal(), reason: "and the directory is not empty"}
+	}
+	return nil
 }
 
 // create makes a new member: first its snapshot, then its log, whose existence
@@ -71,15 +97,19 @@ func (s *storage) create(cfg *Config, walConfig wal.Config, machine *server.Mach
 	}
 	s.wal = log
 	s.recovered = raftnode.Recovered{Snapshot: meta, TimeMS: 1, HardState: hs}
-	cfg.Log.Info("new member", "name", cfg.Name, "id", deimos.FormatID(self.ID),
+	cfg.Log.Info("new member", "dir", cfg.DataDir, "name", cfg.Name, "id", deimos.FormatID(self.ID),
 		"cluster", deimos.FormatID(s.identity.ClusterID), "members", len(members))
 	return nil
 }
 
 // open recovers a member that has a past.
-func (s *storage) open(log *slog.Logger, walConfig wal.Config, machine *server.Machine) error {
+func (s *storage) open(cfg *Config, walConfig wal.Config, machine *server.Machine) error {
 	began := time.Now()
 	w, rec, err := wal.Open(walConfig, s.snapshots.Newest)
+	if errors.Is(err, snap.ErrNone) {
+		return fmt.Errorf("no snapshot in %s fits the log in %s: keep a copy of the data directory and replace the member: %w",
+			filepath.Join(cfg.DataDir, "snap"), walConfig.Dir, snap.ErrNone)
+	}
 	if err != nil {
 		return err
 	}
@@ -96,10 +126,33 @@ func (s *storage) open(log *slog.Logger, walConfig wal.Config, machine *server.M
 		w.Abandon()
 		return err
 	}
+	if err := checkOwner(cfg, rec.Identity, machine.Members()); err != nil {
+		w.Abandon()
+		return err
+	}
 	s.wal, s.identity = w, rec.Identity
 	s.recovered = raftnode.Recovered{Snapshot: rec.Snapshot, TimeMS: timeMS, HardState: rec.HardState, Entries: rec.Entries}
-	log.Info("member recovered", "id", deimos.FormatID(rec.Identity.MemberID), "cluster", deimos.FormatID(rec.Identity.ClusterID),
-		"snapshotRaftIndex", rec.Snapshot.Index, "entries", len(rec.Entries), "keys", machine.Store().View().Len(), "took", time.Since(began))
+	cfg.Log.Info("member recovered", "dir", cfg.DataDir, "id", deimos.FormatID(rec.Identity.MemberID), "cluster", deimos.FormatID(rec.Identity.ClusterID),
+		"snapshotRaftIndex", rec.Snapshot.Index, "snapshotKeys", machine.Store().View().Len(), "entries", len(rec.Entries), "took", time.Since(began))
+	return nil
+}
+
+// checkOwner refuses the directory of another member, such as a copy of it, and
+// tells when the directory holds another cluster than the configuration
+// describes.
+func checkOwner(cfg *Config, id wal.Identity, members []deimos.Member) error {
+	for _, m := range members {
+		if m.ID == id.MemberID && m.Name != "" && m.Name != cfg.Name {
+			return &DataDirError{Dir: cfg.DataDir, Err: fmt.Errorf(
+				"it belongs to member %q and this is %q: start it with --name %s, or choose another --data-dir", m.Name, cfg.Name, m.Name)}
+		}
+	}
+	first, _ := firstMembers(cfg.Bootstrap, cfg.InitialClusterToken, cfg.Name)
+	if configured := clusterID(first, cfg.InitialClusterToken); configured != id.ClusterID {
+		cfg.Log.Warn("the data directory holds another cluster than bootstrap-config and initial-cluster-token describe; they are ignored",
+			"dir", cfg.DataDir, "cluster", deimos.FormatID(id.ClusterID), "members", len(members),
+			"configured", deimos.FormatID(configured), "configuredMembers", len(first))
+	}
 	return nil
 }
 

@@ -397,6 +397,7 @@ func (c *Core) Status() Status {
 		Committed:     bs.Commit,
 		State:         bs.RaftState,
 		LeaderChanges: c.leaderChanges,
+		handingOver:   bs.LeadTransferee != raft.None,
 		clusterTime:   c.clock.now,
 		clockOffset:   c.clock.now - c.clock.last,
 	}

@@ -6,8 +6,9 @@ import (
 	"log/slog"
 )
 
-// raftLogger gives raft's own log to slog. What raft calls info is of use to
-// its developers only. Panic and Fatal mean a broken invariant: they panic, and
+// raftLogger gives raft's own log to slog. What raft calls info and warning is
+// of use to its developers only; the loop says in words of our own what an
+// operator has to know. Panic and Fatal mean a broken invariant: they panic, and
 // the loop turns that into the node's failure.
 type raftLogger struct{ log *slog.Logger }
 
@@ -27,8 +28,8 @@ func (l raftLogger) Debug(v ...any)              { l.print(slog.LevelDebug, v) }
 func (l raftLogger) Debugf(f string, v ...any)   { l.printf(slog.LevelDebug, f, v) }
 func (l raftLogger) Info(v ...any)               { l.print(slog.LevelDebug, v) }
 func (l raftLogger) Infof(f string, v ...any)    { l.printf(slog.LevelDebug, f, v) }
-func (l raftLogger) Warning(v ...any)            { l.print(slog.LevelWarn, v) }
-func (l raftLogger) Warningf(f string, v ...any) { l.printf(slog.LevelWarn, f, v) }
+func (l raftLogger) Warning(v ...any)            { l.print(slog.LevelDebug, v) }
+func (l raftLogger) Warningf(f string, v ...any) { l.printf(slog.LevelDebug, f, v) }
 func (l raftLogger) Error(v ...any)              { l.print(slog.LevelError, v) }
 func (l raftLogger) Errorf(f string, v ...any)   { l.printf(slog.LevelError, f, v) }
 func (l raftLogger) Fatal(v ...any)              { panic(fmt.Sprint(v...)) }

@@ -86,6 +86,12 @@ func (n *Node) turn(core *Core, in inputs) {
 		}
 	}
 	n.publish(core)
+	if leaderless := core.leaderless(); leaderless != n.leaderless {
+		n.leaderless = leaderless
+		if leaderless {
+			n.logger.Warn("no leader for an election timeout: writes and linearizable reads are refused", "term", core.term())
+		}
+	}
 }
 
 // tolerate reports whether the node can go on after a refused message.
@@ -165,7 +171,7 @@ func (n *Node) publish(core *Core) {
 	n.status.Store(&st)
 	if old != nil && old.Leader != st.Leader {
 		if st.Leader == raft.None {
-			n.logger.Warn("leader lost", "term", st.Term)
+			n.logger.Warn("leader lost", "leader", fmt.Sprintf("%x", old.Leader), "term", st.Term)
 		} else {
 			n.logger.Info("leader elected", "leader", fmt.Sprintf("%x", st.Leader), "term", st.Term)
 		}

@@ -17,6 +17,10 @@ import (
 // applied what it covers when the caller's time was up.
 var ErrBehind = errors.New("raftnode: the member is behind")
 
+// ErrNotHandedOver says that the voter who was to lead did not take over
+// within an election timeout. This member leads on.
+var ErrNotHandedOver = errors.New("raftnode: the other voter did not take over")
+
 // ErrStopped says that the node has stopped or is stopping. The outcome of
 // what was waiting is unknown.
 var ErrStopped = errors.New("raftnode: stopped")
@@ -78,8 +82,10 @@ type Node struct {
 	// appending is when the append loop began what it is doing, as time since
 	// start; 0 while it waits.
 	appending atomic.Int64
-	// noHandOverBefore belongs to the loop, see watchDisk.
+	// noHandOverBefore, see watchDisk, and leaderless, which was logged, belong
+	// to the loop.
 	noHandOverBefore time.Duration
+	leaderless       bool
 
 	// snapMu keeps the snapshotter and the installation of a peer's snapshot
 	// apart. The snapshotter never holds it while it waits for the append loop,
@@ -255,7 +261,11 @@ func (n *Node) ReportSnapshot(id uint64, status raft.SnapshotStatus) {
 // not lead or is the only voter.
 func (n *Node) TransferLeadership(ctx context.Context) error {
 	asked := make(chan uint64, 1)
-	n.inbox.call(func(c *Core) { asked <- c.TransferLeadership() })
+	n.inbox.call(func(c *Core) {
+		to := c.TransferLeadership()
+		n.publish(c) // so that the wait below sees the hand-over under way
+		asked <- to
+	})
 	select {
 	case to := <-asked:
 		if to == raft.None {
@@ -270,8 +280,11 @@ func (n *Node) TransferLeadership(ctx context.Context) error {
 	ticker := time.NewTicker(n.cfg.HeartbeatInterval / 4)
 	defer ticker.Stop()
 	for {
-		if lead := n.Leader(); lead != raft.None && lead != n.cfg.ID {
+		switch st := n.Status(); {
+		case st.Leader != raft.None && st.Leader != n.cfg.ID:
 			return nil
+		case st.IsLeader() && !st.handingOver:
+			return ErrNotHandedOver
 		}
 		select {
 		case <-ticker.C:

@@ -21,6 +21,8 @@ type Status struct {
 	Pending int
 	Failed  uint64
 
+	// handingOver is whether a leader has asked another voter to lead.
+	handingOver bool
 	// clusterTime stands still while there is no leader; with one, cluster time
 	// is monotonic time plus clockOffset.
 	clusterTime, clockOffset time.Duration

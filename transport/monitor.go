@@ -72,13 +72,13 @@ func (t *HTTP) inspect(w *watch, now time.Time) {
 		_, ok := peers[id]
 		return !ok
 	})
-	for id := range peers {
+	for id, urls := range peers {
 		p := w.peers[id]
 		if p == nil {
 			p = &peerWatch{firstSeen: now}
 			w.peers[id] = p
 		}
-		t.inspectPeer(id, p, now)
+		t.inspectPeer(id, urls, p, now)
 	}
 	for _, id := range t.transfers.stalled(now, t.stallTimeout) {
 		t.log.Warn("snapshot transfer makes no progress; connecting to the peer anew",
@@ -96,16 +96,16 @@ func (t *HTTP) inspect(w *watch, now time.Time) {
 
 // inspectPeer writes one line when a peer goes down and one when it is back. A
 // peer that was just added has the time of a dial to appear.
-func (t *HTTP) inspectPeer(id uint64, p *peerWatch, now time.Time) {
+func (t *HTTP) inspectPeer(id uint64, urls []string, p *peerWatch, now time.Time) {
 	active := !t.ActiveSince(id).IsZero()
 	t.metrics.setActive(id, active)
 	switch {
 	case active && p.state != peerUp:
 		p.state = peerUp
-		t.log.Info("peer is reachable", "peer", deimos.FormatID(id))
+		t.log.Info("peer is reachable", "peer", deimos.FormatID(id), "urls", urls)
 	case !active && (p.state == peerUp || p.state == peerNew && now.Sub(p.firstSeen) >= idleTimeout):
 		p.state = peerDown
-		t.log.Warn("peer is unreachable", "peer", deimos.FormatID(id), "reason", t.reasons.of(id))
+		t.log.Warn("peer is unreachable", "peer", deimos.FormatID(id), "urls", urls, "reason", t.reasons.of(id))
 	}
 }
 

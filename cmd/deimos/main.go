@@ -38,12 +38,22 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
 }
 
+// signalPause is how soon after the first signal another one counts for
+// nothing: some senders signal a process and its group at the same moment.
+const signalPause = time.Second
+
 // watchSignals asks for a graceful end at the first signal and forces the end
-// at the second. It lives as long as the process.
+// at the next one that comes later than signalPause. It lives as long as the
+// process.
 func watchSignals(signals <-chan os.Signal, stop func(), force func(os.Signal)) {
 	<-signals
 	stop()
-	force(<-signals)
+	for first := time.Now(); ; {
+		if s := <-signals; time.Since(first) > signalPause {
+			force(s)
+			return
+		}
+	}
 }
 
 // run is the program without the process around it: it returns the exit code.

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/marsevilspirit/deimos/daemon"
@@ -270,22 +271,26 @@ func TestServeTellsTheServiceManager(t *testing.T) {
 	}
 }
 
-func TestSecondSignalForcesTheEnd(t *testing.T) {
-	signals := make(chan os.Signal)
-	var log []string
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		watchSignals(signals,
-			func() { log = append(log, "stop") },
-			func(s os.Signal) { log = append(log, "force "+s.String()) })
-	}()
-	signals <- syscall.SIGTERM
-	signals <- syscall.SIGINT
-	<-done
-	if got, want := strings.Join(log, ", "), "stop, force interrupt"; got != want {
-		t.Errorf("two signals lead to %q, want %q", got, want)
-	}
+func TestALaterSignalForcesTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		signals := make(chan os.Signal)
+		var log []string
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			watchSignals(signals,
+				func() { log = append(log, "stop") },
+				func(s os.Signal) { log = append(log, "force "+s.String()) })
+		}()
+		signals <- syscall.SIGTERM
+		signals <- syscall.SIGTERM // the same signal, sent to the group
+		<-time.After(2 * signalPause)
+		signals <- syscall.SIGINT
+		<-done
+		if got, want := strings.Join(log, ", "), "stop, force interrupt"; got != want {
+			t.Errorf("three signals lead to %q, want %q", got, want)
+		}
+	})
 }
 
 func TestFailureIsOneSentence(t *testing.T) {

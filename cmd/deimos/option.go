@@ -169,7 +169,7 @@ func (s *settings) timingOptions() []*option {
 			usage: "how long a request may take, and how long running ones are waited for at the end"},
 		{name: "watch-timeout", fallback: "5m",
 			value: into(&t.Watch, kindDuration, parseDuration),
-			usage: "how long a watch without an event is kept"},
+			usage: "how long a watch is kept: a long poll without an event, a stream from its start"},
 	}
 }
 
