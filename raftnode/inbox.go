@@ -58,6 +58,13 @@ func (b *inbox) nextSeq() uint64 {
 	return b.seq
 }
 
+// lastSeq returns the number of the newest proposal.
+func (b *inbox) lastSeq() uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.seq
+}
+
 // propose queues a proposal, or returns [ErrOverloaded].
 func (b *inbox) propose(p Proposal) error {
 	b.mu.Lock()

@@ -35,6 +35,7 @@ func (n *Node) loop() {
 		case <-ticker.C:
 			core.Tick(time.Since(n.start))
 			n.watchDisk(core)
+			n.settleDoubts()
 		case <-n.inbox.wake:
 		}
 		if n.dead.Load() {
@@ -42,6 +43,28 @@ func (n *Node) loop() {
 		}
 		in = n.inbox.take(in)
 		n.turn(core, in)
+	}
+}
+
+// doubt stands for the proposals that were made before a leader was replaced.
+// They may have been lost with it, and are not made again; what has come
+// through is applied soon after the new leader's first entry.
+type doubt struct {
+	upTo uint64        // number of the last of them
+	at   time.Duration // when to stop waiting
+}
+
+// raiseDoubt is called when another leader has been elected.
+func (n *Node) raiseDoubt() {
+	n.doubts = append(n.doubts, doubt{upTo: n.inbox.lastSeq(), at: time.Since(n.start) + n.cfg.ElectionTimeout})
+}
+
+// settleDoubts tells those who still wait that the outcome of their proposals
+// is unknown, instead of letting them wait for their deadlines.
+func (n *Node) settleDoubts() {
+	for len(n.doubts) > 0 && time.Since(n.start) > n.doubts[0].at {
+		n.waiters.giveUp(n.doubts[0].upTo, ErrLeaderChanged)
+		n.doubts = n.doubts[1:]
 	}
 }
 
@@ -169,6 +192,9 @@ func (n *Node) publish(core *Core) {
 		return
 	}
 	n.status.Store(&st)
+	if st.LeaderChanges > 1 && old != nil && old.LeaderChanges != st.LeaderChanges {
+		n.raiseDoubt()
+	}
 	if old != nil && old.Leader != st.Leader {
 		if st.Leader == raft.None {
 			n.logger.Warn("leader lost", "leader", fmt.Sprintf("%x", old.Leader), "term", st.Term)

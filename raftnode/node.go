@@ -17,6 +17,11 @@ import (
 // applied what it covers when the caller's time was up.
 var ErrBehind = errors.New("raftnode: the member is behind")
 
+// ErrLeaderChanged says that the leader to whom a proposal was given has been
+// replaced, and that the proposal was not applied within an election timeout
+// after that. It may have been lost with the old leader, or not.
+var ErrLeaderChanged = errors.New("raftnode: the leader was replaced")
+
 // ErrNotHandedOver says that the voter who was to lead did not take over
 // within an election timeout. This member leads on.
 var ErrNotHandedOver = errors.New("raftnode: the other voter did not take over")
@@ -82,10 +87,11 @@ type Node struct {
 	// appending is when the append loop began what it is doing, as time since
 	// start; 0 while it waits.
 	appending atomic.Int64
-	// noHandOverBefore, see watchDisk, and leaderless, which was logged, belong
-	// to the loop.
+	// noHandOverBefore, see watchDisk, leaderless, which was logged, and doubts
+	// belong to the loop.
 	noHandOverBefore time.Duration
 	leaderless       bool
+	doubts           []doubt
 
 	// snapMu keeps the snapshotter and the installation of a peer's snapshot
 	// apart. The snapshotter never holds it while it waits for the append loop,
@@ -169,7 +175,7 @@ func recoverCore(cfg Config, storage *raft.MemoryStorage) (*Core, error) {
 // entry is durable on a quorum and applied on this member. The first
 // [PrefixBytes] bytes of data are reserved for the node, which owns data from
 // now on. Errors: [ErrNoLeader] and [ErrOverloaded], with nothing proposed;
-// ctx.Err() and [ErrStopped], with the outcome unknown.
+// ctx.Err(), [ErrLeaderChanged] and [ErrStopped], with the outcome unknown.
 func (n *Node) Propose(ctx context.Context, data []byte) (any, error) {
 	seq := n.inbox.nextSeq()
 	putOrigin(data, n.cfg.Run, seq)

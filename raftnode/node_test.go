@@ -406,3 +406,30 @@ func TestMuchAppliedDataMakesASnapshotBeforeItsCount(t *testing.T) {
 		return err == nil && first > 3
 	})
 }
+
+// A proposal that was given to a leader who died is never made again. Who made
+// it is told so soon after another one leads, long before its deadline.
+func TestAProposalLostWithItsLeaderIsGivenUpSoon(t *testing.T) {
+	net, nodes := startNodes(t, 3, nil)
+	leader := leaderOf(t, nodes)
+	var follower *testNode
+	for _, tn := range nodes {
+		if tn != leader {
+			follower = tn
+		}
+	}
+	eventually(t, "the follower to know the leader", func() bool { return follower.node.Leader() != 0 })
+	net.mu.Lock()
+	for id, tn := range net.members {
+		net.cut[id] = tn == leader
+	}
+	net.mu.Unlock()
+	_, err := follower.node.Propose(t.Context(), proposal("lost")) // no deadline at all
+	if !errors.Is(err, ErrLeaderChanged) {
+		t.Errorf("Propose through a leader that died = %v, want ErrLeaderChanged", err)
+	}
+	eventually(t, "writes to go on", func() bool {
+		_, err := follower.node.Propose(t.Context(), proposal("next"))
+		return err == nil
+	})
+}

@@ -91,6 +91,17 @@ func (w *waiters) refuse(seq uint64, err error) {
 	w.tellLocked(seq, outcome{err: err})
 }
 
+// giveUp completes all proposals up to a number with err.
+func (w *waiters) giveUp(upTo uint64, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for seq := range w.bySeq {
+		if seq <= upTo {
+			w.tellLocked(seq, outcome{err: err})
+		}
+	}
+}
+
 func (w *waiters) tellLocked(seq uint64, out outcome) {
 	if ch, ok := w.bySeq[seq]; ok {
 		delete(w.bySeq, seq)

@@ -72,7 +72,8 @@ type exit struct {
 
 // run starts the members and returns when all have ended. The first signal
 // asks them to end, the second kills them. A member that ends before it was
-// asked to, or badly, is reported, and is the error in the end.
+// asked to is reported; the error in the end names those that ended badly, or
+// all of them when they ended by themselves.
 func run(c config, signals <-chan os.Signal) error {
 	if err := os.MkdirAll(c.data, 0o700); err != nil {
 		return fmt.Errorf("make data directory: %w", err)
@@ -80,7 +81,9 @@ func run(c config, signals <-chan os.Signal) error {
 	out := &lockedWriter{w: c.out}
 	exits := make(chan exit, size)
 	var running []*member
-	var failed []string
+	// A member that died was reported; it is a failure only if nobody asked for
+	// the end.
+	var failed, died []string
 	for i := range size {
 		m, err := start(c, i, out, exits)
 		if err != nil {
@@ -89,7 +92,8 @@ func run(c config, signals <-chan os.Signal) error {
 			continue
 		}
 		running = append(running, m)
-		fmt.Fprintf(out, "cluster | %s serves http://127.0.0.1:%d/keys\n", m.name, clientPortFirst+i)
+		fmt.Fprintf(out, "cluster | %s is process %d, for clients at http://127.0.0.1:%d; started as: %s\n",
+			m.name, m.cmd.Process.Pid, clientPortFirst+i, strings.Join(m.cmd.Args, " "))
 	}
 
 	stopping := false
@@ -112,9 +116,16 @@ func run(c config, signals <-chan os.Signal) error {
 			if stopping && e.err == nil {
 				continue
 			}
-			failed = append(failed, e.name)
+			if stopping {
+				failed = append(failed, e.name)
+			} else {
+				died = append(died, e.name)
+			}
 			fmt.Fprintf(out, "cluster | %s has ended: %s, %d left\n", e.name, describe(e.err), alive)
 		}
+	}
+	if !stopping {
+		failed = append(failed, died...)
 	}
 	if len(failed) > 0 {
 		return fmt.Errorf("did not run to the end: %s", strings.Join(failed, ", "))
