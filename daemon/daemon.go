@@ -17,9 +17,6 @@ import (
 	"github.com/marsevilspirit/deimos/transport"
 )
 
-// handOverTimeout bounds how long a stopping leader waits for its successor.
-const handOverTimeout = 3 * time.Second
-
 // Daemon is a running member. Its methods may be called from any goroutine.
 type Daemon struct {
 	cfg     Config
@@ -277,8 +274,10 @@ func (d *Daemon) failure() error {
 	}
 }
 
+// handOver waits for a successor, but not for longer than an election by the
+// others takes at least: one that is stopping too never comes.
 func (d *Daemon) handOver(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, handOverTimeout)
+	ctx, cancel := context.WithTimeout(ctx, d.cfg.Timing.Election)
 	defer cancel()
 	if err := d.node.TransferLeadership(ctx); err != nil {
 		d.log.Warn("leadership was not handed over", "error", err)
