@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"sync"
-	"time"
 
 	"github.com/marsevilspirit/deimos"
 	"github.com/marsevilspirit/deimos/httpapi"
@@ -137,10 +136,13 @@ func (d *Daemon) openServer(m *metrics) error {
 		Self: deimos.Member{
 			ID: d.storage.identity.MemberID, Name: d.cfg.Name, ClientURLs: sortedURLs(d.cfg.URLs.AdvertiseClient),
 		},
-		Machine: d.machine,
-		Node:    d.node,
-		DiskLow: d.space.Low,
-		Log:     d.log,
+		Machine:   d.machine,
+		Node:      d.node,
+		Recovered: d.storage.replayed(),
+		// Two elections fit in, if the first one fails.
+		RecoverTimeout: 2 * d.cfg.Timing.Election,
+		DiskLow:        d.space.Low,
+		Log:            d.log,
 	})
 	d.backend = &backend{Server: d.server, node: d.node, clusterID: d.storage.identity.ClusterID}
 	handler, err := httpapi.New(httpapi.Config{

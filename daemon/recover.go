@@ -137,6 +137,15 @@ func (s *storage) open(cfg *Config, walConfig wal.Config, machine *server.Machin
 	return nil
 }
 
+// replayed returns the raft index up to which the member applies its log by
+// itself; 0 when there is nothing behind the snapshot.
+func (s *storage) replayed() uint64 {
+	if len(s.recovered.Entries) == 0 {
+		return 0
+	}
+	return s.recovered.HardState.Commit
+}
+
 // checkOwner refuses the directory of another member, such as a copy of it, and
 // tells when the directory holds another cluster than the configuration
 // describes.

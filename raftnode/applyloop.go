@@ -157,7 +157,7 @@ func (a *applier) restore(meta raftpb.SnapshotMetadata) error {
 	}
 	a.at, a.snapshotAt, a.bytes = meta, meta.Index, 0
 	a.published(meta.Index, meta.Term)
-	a.n.inbox.call(func(c *Core) { c.ObserveTime(timeMS) })
+	a.n.inbox.call(func(c *Core) { c.ObserveTime(meta.Index, timeMS) })
 	return nil
 }
 

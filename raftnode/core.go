@@ -108,6 +108,8 @@ type Core struct {
 	committedTerm uint64
 	// lastIndex is the raft index of the last entry handed out for appending.
 	lastIndex uint64
+	// stampedAt is the raft index up to which the clock knows the log's stamps.
+	stampedAt uint64
 
 	out Output
 }
@@ -135,7 +137,7 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 		return nil, fmt.Errorf("raftnode: %w", err)
 	}
 	c := &Core{cfg: cfg, rn: rn, clock: clock{gapMax: cfg.ElectionTimeout}}
-	c.clock.observe(cfg.TimeMS)
+	c.clock.stamped(cfg.TimeMS, false)
 	c.observeMembers()
 	if err := c.observeLog(); err != nil {
 		return nil, fmt.Errorf("raftnode: read the recovered log: %w", err)
@@ -157,7 +159,8 @@ func (c *Core) observeLog() error {
 	if err != nil {
 		return err
 	}
-	c.clock.observe(newestStamp(entries))
+	c.clock.stamped(newestStamp(entries), false)
+	c.stampedAt = c.lastIndex
 	return nil
 }
 
@@ -200,13 +203,19 @@ func (c *Core) Step(now time.Duration, m raftpb.Message) error {
 		c.forward(m.Entries)
 		return nil
 	case raftpb.MsgReadIndex:
-		if c.isLeader() && c.committedTerm != c.term() {
+		if !c.isLeader() || c.committedTerm != c.term() {
 			return nil // the asker tries again, see flushReads
 		}
 	case raftpb.MsgApp, raftpb.MsgHeartbeat, raftpb.MsgSnap:
 		if m.Term >= c.term() {
 			c.clock.count(now)
 			c.heardAt = now
+		}
+		if m.Type == raftpb.MsgHeartbeat {
+			timeMS := takeTime(&m)
+			if m.Term >= c.term() {
+				c.clock.adopt(timeMS)
+			}
 		}
 		if m.Type == raftpb.MsgSnap && c.applying > 0 {
 			c.heldSnapshot = &m
@@ -261,8 +270,14 @@ func (c *Core) observeMembers() {
 	}
 }
 
-// ObserveTime takes over the cluster time of an installed snapshot.
-func (c *Core) ObserveTime(timeMS int64) { c.clock.observe(timeMS) }
+// ObserveTime takes over the cluster time of an installed snapshot, unless
+// newer entries have told theirs meanwhile.
+func (c *Core) ObserveTime(raftIndex uint64, timeMS int64) {
+	if c.stampedAt <= raftIndex {
+		c.stampedAt = raftIndex
+		c.clock.stamped(timeMS, c.isLeader())
+	}
+}
 
 // ReportUnreachable tells raft that messages to the peer were lost.
 func (c *Core) ReportUnreachable(id uint64) { c.rn.ReportUnreachable(id) }
@@ -336,7 +351,8 @@ func (c *Core) take(rd raft.Ready) {
 	}
 	if n := len(rd.Entries); n > 0 {
 		c.lastIndex = rd.Entries[n-1].Index
-		c.clock.observe(newestStamp(rd.Entries))
+		c.stampedAt = c.lastIndex
+		c.clock.stamped(newestStamp(rd.Entries), c.isLeader())
 	} else if !raft.IsEmptySnap(rd.Snapshot) {
 		c.lastIndex = rd.Snapshot.Metadata.Index
 	}
@@ -358,6 +374,9 @@ func (c *Core) take(rd raft.Ready) {
 			c.applying++
 			c.out.Applies = append(c.out.Applies, m)
 		default:
+			if m.Type == raftpb.MsgHeartbeat {
+				addTime(&m, c.clock.timeMS())
+			}
 			c.out.Peers = append(c.out.Peers, m)
 		}
 	}

@@ -420,15 +420,76 @@ func TestANewLeaderGoesOnFromTheRunningTime(t *testing.T) {
 	}
 }
 
+// A member that missed idle time may lead with a clock that is behind. What it
+// stamps is the cluster's time then: the others give up what they had counted,
+// or its keys would be overdue under the next of them.
+func TestFollowersTakeOverTheTimeOfALeaderWhoIsBehind(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		learn func(net *coreNet, leader *testCore)
+	}{
+		{"by an entry", func(net *coreNet, leader *testCore) {
+			leader.Propose(net.now, testProposal(1, "a"))
+			net.settle()
+		}},
+		{"by a heartbeat", func(net *coreNet, _ *testCore) {
+			net.tick()
+			net.settle()
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			net := newCoreNet(t, 3)
+			for _, id := range net.ids[1:] {
+				net.cores[id].clock.adopt(100_000)
+			}
+			leader := net.elect(1)
+			tt.learn(net, leader)
+			for _, id := range net.ids {
+				if got := net.cores[id].clock.timeMS(); got > 1000 {
+					t.Errorf("cluster time at member %d = %d ms, want the leader's, which is below 1000", id, got)
+				}
+			}
+		})
+	}
+}
+
+// The other way round: a restarted member knows only the newest stamp, which
+// can be old on an idle cluster.
+func TestARestartedMemberLearnsTheTimeByAHeartbeat(t *testing.T) {
+	net := newCoreNet(t, 3)
+	leader := net.elect(1)
+	for range 200 {
+		net.tick()
+		net.settle()
+	}
+	restarted := net.start(3, net.cores[3].storage)
+	for range 2 {
+		net.tick()
+		net.settle()
+	}
+	if got, want := restarted.clock.timeMS(), leader.clock.timeMS(); got < want-2*testHeartbeat.Milliseconds() || got > want {
+		t.Errorf("cluster time after a restart = %d ms, want about the leader's %d ms and not more", got, want)
+	}
+}
+
 func TestClock(t *testing.T) {
 	c := clock{gapMax: time.Second}
 	if got := c.timeMS(); got != 1 {
 		t.Errorf("timeMS() of a new clock = %d, want 1", got)
 	}
-	c.observe(5000)
-	c.observe(10)
+	c.adopt(9000)
+	c.stamped(5000, false)
 	if got := c.timeMS(); got != 5000 {
-		t.Errorf("timeMS() after stamps 5000 and 10 = %d, want 5000", got)
+		t.Errorf("timeMS() at a follower after a stamp of 5000 = %d, want 5000: the leader's deadlines are by that", got)
+	}
+	c.adopt(10)
+	if got := c.timeMS(); got != 5000 {
+		t.Errorf("timeMS() after a late heartbeat = %d, want 5000: stamps never fall along a log", got)
+	}
+	c.stamped(4000, true)
+	c.stamped(0, true)
+	if got := c.timeMS(); got != 5000 {
+		t.Errorf("timeMS() at a leader after its own stamps = %d, want 5000", got)
 	}
 	c.begin(time.Hour)
 	c.count(time.Hour + time.Second)
@@ -459,7 +520,8 @@ func TestJudge(t *testing.T) {
 		m    raftpb.Message
 		ok   bool
 	}{
-		{"heartbeat", raftpb.Message{Type: raftpb.MsgHeartbeat, Term: 3, Commit: 10}, true},
+		{"heartbeat", raftpb.Message{Type: raftpb.MsgHeartbeat, Term: 3, Commit: 10, Context: make([]byte, timeBytes)}, true},
+		{"heartbeat without a time", raftpb.Message{Type: raftpb.MsgHeartbeat, Term: 3, Commit: 10}, false},
 		{"append", raftpb.Message{Type: raftpb.MsgApp, Term: 3, Index: 4, LogTerm: 2, Entries: []raftpb.Entry{entry(5, 2), entry(6, 3)}}, true},
 		{"gap between entries", raftpb.Message{Type: raftpb.MsgApp, Term: 3, Index: 4, LogTerm: 2, Entries: []raftpb.Entry{entry(6, 2)}}, false},
 		{"falling term", raftpb.Message{Type: raftpb.MsgApp, Term: 3, Index: 4, LogTerm: 2, Entries: []raftpb.Entry{entry(5, 1)}}, false},
@@ -516,11 +578,11 @@ func TestAMemberThatLostItsLogSaysSo(t *testing.T) {
 	net.settle()
 	c := net.cores[2]
 	var lost *LostLogError
-	err := c.Step(net.now, raftpb.Message{Type: raftpb.MsgHeartbeat, From: 1, To: 2, Term: c.term(), Commit: c.lastIndex + 1})
+	err := c.Step(net.now, raftpb.Message{Type: raftpb.MsgHeartbeat, From: 1, To: 2, Term: c.term(), Commit: c.lastIndex + 1, Context: make([]byte, timeBytes)})
 	if !errors.As(err, &lost) || lost.LastIndex != c.lastIndex {
 		t.Errorf("Step(heartbeat beyond the log) = %v, want a LostLogError with raft index %d", err, c.lastIndex)
 	}
-	err = c.Step(net.now, raftpb.Message{Type: raftpb.MsgHeartbeat, From: 77, To: 2, Term: c.term(), Commit: c.lastIndex + 1})
+	err = c.Step(net.now, raftpb.Message{Type: raftpb.MsgHeartbeat, From: 77, To: 2, Term: c.term(), Commit: c.lastIndex + 1, Context: make([]byte, timeBytes)})
 	if !errors.Is(err, ErrMessage) {
 		t.Errorf("Step(heartbeat of a stranger beyond the log) = %v, want ErrMessage", err)
 	}
@@ -532,7 +594,7 @@ func TestAMemberThatLostItsLogSaysSo(t *testing.T) {
 
 func FuzzStep(f *testing.F) {
 	for _, m := range []raftpb.Message{
-		{Type: raftpb.MsgHeartbeat, From: 2, To: 1, Term: 3},
+		{Type: raftpb.MsgHeartbeat, From: 2, To: 1, Term: 3, Context: make([]byte, timeBytes)},
 		{Type: raftpb.MsgApp, From: 2, To: 1, Term: 3, Index: 1, LogTerm: 1, Entries: []raftpb.Entry{{Index: 2, Term: 3}}},
 		{Type: raftpb.MsgProp, From: 2, To: 1, Entries: []raftpb.Entry{{Data: make([]byte, PrefixBytes)}}},
 		{Type: raftpb.MsgVote, From: 3, To: 1, Term: 9, Index: 2, LogTerm: 1},

@@ -53,3 +53,24 @@ func decodeEntry(e *raftpb.Entry) Entry {
 	}
 	return out
 }
+
+// addTime appends the cluster time to the context of a heartbeat, which raft
+// uses for reads.
+func addTime(m *raftpb.Message, timeMS int64) {
+	context := make([]byte, 0, len(m.Context)+timeBytes)
+	m.Context = binary.BigEndian.AppendUint64(append(context, m.Context...), uint64(timeMS))
+}
+
+// takeTime removes it again, and returns it. judgeForm has made sure that it is
+// there.
+func takeTime(m *raftpb.Message) int64 {
+	at := len(m.Context) - timeBytes
+	timeMS := int64(binary.BigEndian.Uint64(m.Context[at:]) &^ (1 << 63))
+	m.Context = m.Context[:at:at]
+	if at == 0 {
+		m.Context = nil
+	}
+	return timeMS
+}
+
+const timeBytes = 8

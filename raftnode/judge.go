@@ -72,8 +72,12 @@ func judgeForm(m *raftpb.Message, self uint64) error {
 		if len(m.Entries) != 1 {
 			return fmt.Errorf("%w: %s with %d contexts from %x", ErrMessage, m.Type, len(m.Entries), m.From)
 		}
+	case raftpb.MsgHeartbeat:
+		if len(m.Context) < timeBytes {
+			return fmt.Errorf("%w: heartbeat without a cluster time from %x", ErrMessage, m.From)
+		}
 	case raftpb.MsgVote, raftpb.MsgVoteResp, raftpb.MsgPreVote, raftpb.MsgPreVoteResp,
-		raftpb.MsgAppResp, raftpb.MsgHeartbeat, raftpb.MsgHeartbeatResp, raftpb.MsgTimeoutNow:
+		raftpb.MsgAppResp, raftpb.MsgHeartbeatResp, raftpb.MsgTimeoutNow:
 	default:
 		return fmt.Errorf("%w: %s is for local use only", ErrMessage, m.Type)
 	}

@@ -74,6 +74,11 @@ func (n *Node) settleDoubts() {
 func (n *Node) watchDisk(core *Core) {
 	since := n.appending.Load()
 	now := time.Since(n.start)
+	paused := now-n.tickedAt > n.cfg.ElectionTimeout/2
+	n.tickedAt = now
+	if paused { // it was this process that stood still, not the disk
+		return
+	}
 	if since == 0 || now-time.Duration(since) < max(n.cfg.ElectionTimeout, slowDiskMin) || now < n.noHandOverBefore {
 		return
 	}

@@ -87,9 +87,10 @@ type Node struct {
 	// appending is when the append loop began what it is doing, as time since
 	// start; 0 while it waits.
 	appending atomic.Int64
-	// noHandOverBefore, see watchDisk, leaderless, which was logged, and doubts
+	// noHandOverBefore and tickedAt, see watchDisk, leaderless, which was logged, and doubts
 	// belong to the loop.
 	noHandOverBefore time.Duration
+	tickedAt         time.Duration
 	leaderless       bool
 	doubts           []doubt
 

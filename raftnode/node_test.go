@@ -284,7 +284,7 @@ func TestStoppingEndsWhatWaits(t *testing.T) {
 	if _, err := tn.node.Propose(context.Background(), proposal("y")); !errors.Is(err, ErrStopped) {
 		t.Errorf("Propose after Stop = %v, want ErrStopped", err)
 	}
-	if err := tn.node.Process(raftpb.Message{Type: raftpb.MsgHeartbeat, From: 2, To: 1, Term: 1}); !errors.Is(err, ErrStopped) {
+	if err := tn.node.Process(raftpb.Message{Type: raftpb.MsgHeartbeat, From: 2, To: 1, Term: 1, Context: make([]byte, timeBytes)}); !errors.Is(err, ErrStopped) {
 		t.Errorf("Process after Stop = %v, want ErrStopped", err)
 	}
 }

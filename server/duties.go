@@ -2,10 +2,12 @@ package server
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
 	"github.com/marsevilspirit/deimos"
+	"github.com/marsevilspirit/deimos/raftnode"
 	"github.com/marsevilspirit/deimos/server/serverpb"
 )
 
@@ -20,6 +22,8 @@ const (
 	// members may be full.
 	diskInterval = time.Second
 	diskPause    = time.Minute
+	// recoverPause is the time between looks at how far the log is applied.
+	recoverPause = 10 * time.Millisecond
 	// publishRetry is the pause after a failed publication.
 	publishRetry = 500 * time.Millisecond
 )
@@ -51,6 +55,41 @@ func (s *Server) expireLoop(ctx context.Context) {
 func (s *Server) due() bool {
 	deadlineMS, ok := s.store.View().NextDeadline()
 	return ok && s.cfg.Node.Status().IsLeader() && deadlineMS < s.cfg.Node.ClusterTimeMS()
+}
+
+// recoverLoop lets local reads and watches begin once they see what was seen
+// before the restart. Without a quorum that is what the log says; a commit index
+// that moved just before the restart may not have been written.
+func (s *Server) recoverLoop(ctx context.Context) {
+	defer func() {
+		if ctx.Err() == nil {
+			close(s.recovered)
+		}
+	}()
+	readCtx, cancel := context.WithTimeout(ctx, s.cfg.RecoverTimeout)
+	defer cancel()
+	for readCtx.Err() == nil {
+		err := s.cfg.Node.Read(readCtx)
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, raftnode.ErrNoLeader) {
+			break
+		}
+		pauseFor(readCtx, recoverPause)
+	}
+	for ctx.Err() == nil && s.cfg.Node.Status().Applied < s.cfg.Recovered {
+		pauseFor(ctx, recoverPause)
+	}
+}
+
+func pauseFor(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
 }
 
 // publishLoop makes the member list show this member's name and client URLs.

@@ -35,6 +35,12 @@ type Config struct {
 	Node    Proposer
 	// ExpiryInterval is the time between looks for what is due. 0: 100 ms.
 	ExpiryInterval time.Duration
+	// Recovered is the raft index up to which this member will apply its own log
+	// after a start, 0 if it has none to apply. Until then local reads and
+	// watches wait, and, so that they do not fall behind what was shown before
+	// the restart, for up to RecoverTimeout until a linearizable read succeeds.
+	Recovered      uint64
+	RecoverTimeout time.Duration
 	// DiskLow reports whether the disk is too full for writes. It is asked for
 	// each of them and must be cheap. Nil: it never is.
 	DiskLow func() bool
@@ -47,6 +53,9 @@ type Server struct {
 	store  *store.Store
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+	ended  <-chan struct{} // closed when Close begins
+	// recovered is closed when the state is as new as before the restart.
+	recovered chan struct{}
 }
 
 // New returns a server and starts its goroutines; Close ends them.
@@ -61,7 +70,12 @@ func New(cfg Config) *Server {
 		cfg.DiskLow = func() bool { return false }
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &Server{cfg: cfg, store: cfg.Machine.Store(), cancel: cancel}
+	s := &Server{cfg: cfg, store: cfg.Machine.Store(), cancel: cancel, ended: ctx.Done(), recovered: make(chan struct{})}
+	if cfg.Recovered == 0 {
+		close(s.recovered)
+	} else {
+		s.wg.Go(func() { s.recoverLoop(ctx) })
+	}
 	s.wg.Go(func() { s.expireLoop(ctx) })
 	s.wg.Go(func() { s.publishLoop(ctx) })
 	s.wg.Go(func() { s.diskLoop(ctx) })
@@ -108,18 +122,33 @@ func (s *Server) Write(ctx context.Context, r *deimos.Request) (*store.Event, er
 
 // Read returns a published state. A linearizable one reflects every write that
 // was acknowledged anywhere before Read was called; a local one is what this
-// member has applied. Errors are [*deimos.Error] of code 300 or 301.
+// member has applied, at once except for a moment after a start. Errors are
+// [*deimos.Error] of code 300 or 301.
 func (s *Server) Read(ctx context.Context, linearizable bool) (store.View, error) {
 	if linearizable {
 		if err := s.cfg.Node.Read(ctx); err != nil {
 			return store.View{}, refusal(err, deimos.CauseReadTimeout)
 		}
+		return s.store.View(), nil
 	}
-	return s.store.View(), nil
+	select {
+	case <-s.recovered:
+		return s.store.View(), nil
+	case <-ctx.Done():
+		return store.View{}, refusal(ctx.Err(), deimos.CauseReadTimeout)
+	case <-s.ended:
+		return store.View{}, refusal(raftnode.ErrStopped, deimos.CauseReadTimeout)
+	}
 }
 
-// Watch begins a watch on this member's state; see [store.Store.Watch].
+// Watch begins a watch on this member's state, as a local read begins; see
+// [store.Store.Watch].
 func (s *Server) Watch(key string, recursive bool, fromIndex uint64) (*store.Watcher, error) {
+	select {
+	case <-s.recovered:
+	case <-s.ended:
+		return nil, store.ErrStopped
+	}
 	return s.store.Watch(key, recursive, fromIndex)
 }
 

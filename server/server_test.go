@@ -23,6 +23,8 @@ type fakeNode struct {
 	log      logWriter
 	err      error
 	follower bool
+	silent   bool // no quorum: reads find no end
+	applied  atomic.Uint64
 	proposed atomic.Int64
 
 	handOvers atomic.Int64
@@ -48,13 +50,20 @@ func (n *fakeNode) Propose(ctx context.Context, data []byte) (any, error) {
 	return results[0], nil
 }
 
-func (n *fakeNode) Read(context.Context) error { return n.err }
+func (n *fakeNode) Read(ctx context.Context) error {
+	if n.silent {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return n.err
+}
 
 func (n *fakeNode) Status() raftnode.Status {
+	st := raftnode.Status{State: raft.StateLeader, Applied: n.applied.Load()}
 	if n.follower {
-		return raftnode.Status{State: raft.StateFollower}
+		st.State = raft.StateFollower
 	}
-	return raftnode.Status{State: raft.StateLeader}
+	return st
 }
 
 func (n *fakeNode) TransferLeadership(context.Context) error {
@@ -136,6 +145,8 @@ func TestAnIdleServerProposesNothing(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
 		follower bool
+	silent   bool // no quorum: reads find no end
+	applied  atomic.Uint64
 		ttl      int64
 	}{
 		{"leader with a key that is not due", false, 3600},
@@ -218,5 +229,52 @@ func TestAFullDiskRefusesWritesAndHandsOverLeadership(t *testing.T) {
 		if err := write(); err != nil {
 			t.Errorf("Write with space again: %v", err)
 		}
+	})
+}
+
+func TestLocalReadsAndWatchesWaitForWhatWasSeenBeforeARestart(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		silent bool
+		want   time.Duration
+	}{
+		{"with a quorum", false, 0},
+		{"without one, until the log is applied", true, 5 * time.Second},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := &fakeNode{machine: newTestMachine(), start: time.Now(), silent: tt.silent}
+				s := New(Config{Self: deimos.Member{ID: 1, Name: "a"}, Machine: n.machine, Node: n, Recovered: 7, RecoverTimeout: 2 * time.Second})
+				defer s.Close()
+				time.AfterFunc(5*time.Second, func() { n.applied.Store(7) })
+				began := time.Now()
+				if _, err := s.Read(t.Context(), false); err != nil {
+					t.Errorf("local Read: %v", err)
+				}
+				w, err := s.Watch("/", true, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				w.Close()
+				if took := time.Since(began); took < tt.want || took > tt.want+recoverPause {
+					t.Errorf("a local read and a watch took %v, want %v", took, tt.want)
+				}
+			})
+		})
+	}
+	t.Run("a stop ends the wait", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			n := &fakeNode{machine: newTestMachine(), start: time.Now(), silent: true}
+			s := New(Config{Self: deimos.Member{ID: 1}, Machine: n.machine, Node: n, Recovered: 7, RecoverTimeout: time.Hour})
+			time.AfterFunc(time.Second, s.Close)
+			var e *deimos.Error
+			if _, err := s.Read(t.Context(), false); !errors.As(err, &e) || e.Cause != deimos.CauseStopping {
+				t.Errorf("local Read while stopping = %v, want %q", err, deimos.CauseStopping)
+			}
+			if _, err := s.Watch("/", true, 0); err == nil {
+				t.Error("Watch while stopping = nil, want an error")
+			}
+			synctest.Wait()
+		})
 	})
 }
