@@ -145,8 +145,6 @@ func TestAnIdleServerProposesNothing(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
 		follower bool
-	silent   bool // no quorum: reads find no end
-	applied  atomic.Uint64
 		ttl      int64
 	}{
 		{"leader with a key that is not due", false, 3600},
