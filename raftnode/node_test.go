@@ -433,3 +433,60 @@ func TestAProposalLostWithItsLeaderIsGivenUpSoon(t *testing.T) {
 		return err == nil
 	})
 }
+
+func TestAMemberThatIsFarBehindDropsMessagesOfPeers(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		m     raftpb.Message
+		taken int
+	}{
+		{"by their number", raftpb.Message{Type: raftpb.MsgHeartbeat}, peersMax},
+		{"by their bytes", raftpb.Message{Type: raftpb.MsgApp, Entries: []raftpb.Entry{{Data: make([]byte, peersBytesMax/4)}}}, 4},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := newInbox()
+			for i := range tt.taken {
+				if !b.peer(tt.m) {
+					t.Fatalf("message %d was dropped, want %d taken", i+1, tt.taken)
+				}
+			}
+			if b.peer(tt.m) {
+				t.Errorf("message %d was taken, want it dropped", tt.taken+1)
+			}
+			b.take(inputs{})
+			if !b.peer(tt.m) {
+				t.Error("a message was dropped although the loop had caught up")
+			}
+		})
+	}
+}
+
+func TestACaptureOlderThanAnInstalledSnapshotIsDiscarded(t *testing.T) {
+	_, nodes := startNodes(t, 1, nil)
+	tn := leaderOf(t, nodes)
+	for range 10 {
+		if _, err := tn.node.Propose(t.Context(), proposal("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := tn.node.storage.CreateSnapshot(8, nil, nil); err != nil { // as an installation leaves it
+		t.Fatal(err)
+	}
+	old := firstSnapshot([]uint64{1}).Metadata
+	old.Index = 5
+	tn.node.shots <- capture{meta: old, write: tn.machine.Capture()}
+	saved := func() bool {
+		tn.snapshots.mu.Lock()
+		defer tn.snapshots.mu.Unlock()
+		_, ok := tn.snapshots.saved[5]
+		return ok
+	}
+	// A second capture is taken from the channel only when the first is done.
+	tn.node.shots <- capture{meta: old, write: tn.machine.Capture()}
+	eventually(t, "the old captures to be gone", func() bool { return len(tn.node.shots) == 0 && !saved() })
+	tn.log.mu.Lock()
+	defer tn.log.mu.Unlock()
+	if tn.log.snapshot.Index == 5 {
+		t.Error("the log names a snapshot that is older than the installed one")
+	}
+}
