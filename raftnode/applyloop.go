@@ -5,15 +5,17 @@ import (
 	"io"
 	"slices"
 
+	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 )
 
-// applyItem is one piece of work of the apply loop: committed entries, or a
-// snapshot to restore.
+// applyItem is one piece of work of the apply loop: committed entries, a
+// snapshot to restore, or a member that needs a snapshot of now.
 type applyItem struct {
 	message raftpb.Message
 	restore *raftpb.SnapshotMetadata
 	done    chan error
+	needs   uint64
 }
 
 // applier is what the apply loop keeps between batches.
@@ -21,18 +23,18 @@ type applier struct {
 	n *Node
 	// at describes the applied state: what a snapshot of it would be.
 	at raftpb.SnapshotMetadata
-	// snapshotAt is the raft index of the newest snapshot, taken or being taken.
-	snapshotAt uint64
-	bytes      int // applied since then
-	entries    []Entry
-	results    []any
+	// snapshot describes the newest snapshot, taken or being taken.
+	snapshot raftpb.SnapshotMetadata
+	bytes    int // applied since then
+	entries  []Entry
+	results  []any
 }
 
 // applyLoop applies what is committed, in order, and wakes the waiters after
 // the machine has published. It alone calls the machine.
 func (n *Node) applyLoop() {
 	from := n.cfg.Recovered.Snapshot
-	a := &applier{n: n, at: from, snapshotAt: from.Index}
+	a := &applier{n: n, at: from, snapshot: from}
 	var items []applyItem
 	for {
 		select {
@@ -58,6 +60,10 @@ func (a *applier) do(item *applyItem) error {
 		err := a.restore(*item.restore)
 		item.done <- err
 		return err
+	}
+	if item.needs != raft.None {
+		a.captureFor(item.needs)
+		return nil
 	}
 	if err := a.apply(item.message.Entries); err != nil {
 		return err
@@ -155,7 +161,7 @@ func (a *applier) restore(meta raftpb.SnapshotMetadata) error {
 	if err != nil {
 		return fmt.Errorf("raftnode: restore snapshot at raft index %d: %w", meta.Index, err)
 	}
-	a.at, a.snapshotAt, a.bytes = meta, meta.Index, 0
+	a.at, a.snapshot, a.bytes = meta, meta, 0
 	a.published(meta.Index, meta.Term)
 	a.n.inbox.call(func(c *Core) { c.ObserveTime(meta.Index, timeMS) })
 	return nil
@@ -164,12 +170,28 @@ func (a *applier) restore(meta raftpb.SnapshotMetadata) error {
 // maybeCapture gives the snapshotter a state when enough has been applied
 // since the last one and the snapshotter is free.
 func (a *applier) maybeCapture() {
-	if a.at.Index-a.snapshotAt < a.n.cfg.SnapshotCount && a.bytes < snapshotBytes {
+	if a.at.Index-a.snapshot.Index < a.n.cfg.SnapshotCount && a.bytes < snapshotBytes {
 		return
 	}
+	a.capture()
+}
+
+// captureFor makes a snapshot that a member can use who was added after the
+// newest one: raft does not restore a snapshot that does not know the member.
+func (a *applier) captureFor(member uint64) {
+	if !knows(&a.snapshot.ConfState, member) && knows(&a.at.ConfState, member) {
+		a.capture()
+	}
+}
+
+func knows(cs *raftpb.ConfState, member uint64) bool {
+	return slices.Contains(cs.Voters, member) || slices.Contains(cs.Learners, member)
+}
+
+func (a *applier) capture() {
 	if len(a.n.shots) == cap(a.n.shots) {
 		return // one waits already; try after the next batch
 	}
 	a.n.shots <- capture{meta: a.at, write: a.n.cfg.Machine.Capture()} // we alone fill it
-	a.snapshotAt, a.bytes = a.at.Index, 0
+	a.snapshot, a.bytes = a.at, 0
 }

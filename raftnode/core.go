@@ -1,13 +1,17 @@
 package raftnode
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"time"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
 )
 
 // Limits of what is under way at one time.
@@ -101,8 +105,10 @@ type Core struct {
 	contextSeq uint64
 
 	lead            uint64
+	leadSince       time.Duration // when that became known
 	leaderlessSince time.Duration
-	heardAt         time.Duration // when the leader last gave a sign of life
+	heardAt         time.Duration            // when the leader last gave a sign of life
+	heardFrom       map[uint64]time.Duration // when each member last did
 	leaderChanges   uint64
 	// committedTerm is the term of the last entry handed out for applying.
 	committedTerm uint64
@@ -136,7 +142,7 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 	if err != nil {
 		return nil, fmt.Errorf("raftnode: %w", err)
 	}
-	c := &Core{cfg: cfg, rn: rn, clock: clock{gapMax: cfg.ElectionTimeout}}
+	c := &Core{cfg: cfg, rn: rn, clock: clock{gapMax: cfg.ElectionTimeout}, heardFrom: make(map[uint64]time.Duration)}
 	c.clock.stamped(cfg.TimeMS, false)
 	c.observeMembers()
 	if err := c.observeLog(); err != nil {
@@ -197,6 +203,9 @@ func (c *Core) Step(now time.Duration, m raftpb.Message) error {
 	_, member := c.members[m.From]
 	if err := judge(&m, c.term(), c.lastIndex, member || len(c.members) == 0); err != nil {
 		return err
+	}
+	if member {
+		c.heardFrom[m.From] = now
 	}
 	switch m.Type {
 	case raftpb.MsgProp:
@@ -268,6 +277,10 @@ func (c *Core) observeMembers() {
 	for id := range config.Learners {
 		c.members[id] = struct{}{}
 	}
+	maps.DeleteFunc(c.heardFrom, func(id uint64, _ time.Duration) bool {
+		_, member := c.members[id]
+		return !member
+	})
 }
 
 // ObserveTime takes over the cluster time of an installed snapshot, unless
@@ -287,26 +300,41 @@ func (c *Core) ReportSnapshot(id uint64, status raft.SnapshotStatus) {
 	c.rn.ReportSnapshot(id, status)
 }
 
-// TransferLeadership asks the most caught-up other voter to lead. It returns
-// the voter's id, or 0 when this member does not lead or is the only voter.
-func (c *Core) TransferLeadership() uint64 {
-	if !c.isLeader() {
-		return raft.None
-	}
-	var to, match uint64
-	st := c.rn.Status()
-	for id, pr := range st.Progress {
-		if id == c.cfg.ID || pr.IsLearner || !pr.RecentActive {
+// TransferLeadership asks another voter to lead: to, or the most caught-up one
+// if to is 0. It returns the voter's id, or 0 when this member does not lead or
+// there is no such voter who gives signs of life.
+func (c *Core) TransferLeadership(to uint64) uint64 {
+	var best Progress
+	for _, p := range c.Progress() {
+		if p.ID == c.cfg.ID || p.Learner || !p.Active || (to != raft.None && p.ID != to) {
 			continue
 		}
-		if pr.Match > match || (pr.Match == match && (to == raft.None || id < to)) {
-			to, match = id, pr.Match
+		if best.ID == raft.None || p.Match > best.Match || (p.Match == best.Match && p.ID < best.ID) {
+			best = p
 		}
 	}
-	if to != raft.None {
-		c.rn.TransferLeader(to)
+	if best.ID != raft.None {
+		c.rn.TransferLeader(best.ID)
 	}
-	return to
+	return best.ID
+}
+
+// Progress returns what the leader knows of each member of the configuration,
+// itself included, sorted by id. It returns nil when this member does not lead.
+func (c *Core) Progress() []Progress {
+	if !c.isLeader() {
+		return nil
+	}
+	all := make([]Progress, 0, len(c.members))
+	c.rn.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
+		heard, known := c.heardFrom[id]
+		all = append(all, Progress{
+			ID: id, Match: pr.Match, Learner: pr.IsLearner,
+			Active: id == c.cfg.ID || known && c.now-heard <= c.cfg.ElectionTimeout,
+		})
+	})
+	slices.SortFunc(all, func(a, b Progress) int { return cmp.Compare(a.ID, b.ID) })
+	return all
 }
 
 // Outputs returns what is to be done after the inputs so far. The slices
@@ -395,6 +423,7 @@ func (c *Core) observeLeader(lead uint64) {
 		c.clock.begin(c.now)
 	}
 	c.lead = lead
+	c.leadSince = c.now
 	c.heardAt = c.now
 	c.forgetReads()
 }
@@ -417,6 +446,7 @@ func (c *Core) Status() Status {
 		State:         bs.RaftState,
 		LeaderChanges: c.leaderChanges,
 		handingOver:   bs.LeadTransferee != raft.None,
+		leadSince:     c.leadSince,
 		clusterTime:   c.clock.now,
 		clockOffset:   c.clock.now - c.clock.last,
 	}

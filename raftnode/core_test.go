@@ -110,7 +110,7 @@ func TestProposalsWaitForTheLeaderOfAHandOver(t *testing.T) {
 	leader := net.elect(1)
 	net.tick()
 	net.settle()
-	to := leader.TransferLeadership()
+	to := leader.TransferLeadership(raft.None)
 	leader.Propose(net.now, testProposal(1, "a")) // raft drops proposals now
 	net.settle()
 	if !net.cores[to].isLeader() {
@@ -260,7 +260,7 @@ func TestForwardedProposalsWaitForTheLeaderOfAHandOver(t *testing.T) {
 	leader := net.elect(1)
 	net.tick()
 	net.settle()
-	to := leader.TransferLeadership()
+	to := leader.TransferLeadership(raft.None)
 	from := net.cores[5-to] // the third member
 	from.Propose(net.now, testProposal(1, "a"))
 	for _, m := range from.Outputs().Peers {
@@ -290,6 +290,58 @@ func TestAProposalIsNotMadeAfterItsDeadline(t *testing.T) {
 	checkTexts(t, c, "timely")
 	if len(c.refused) != 1 || c.refused[0].Proposal.Seq != 1 {
 		t.Errorf("refused = %v, want proposal 1", c.refused)
+	}
+}
+
+func TestConfigurationChangesAreProposedByTheLeaderOnly(t *testing.T) {
+	net := newCoreNet(t, 3)
+	net.elect(1)
+	data, err := (&raftpb.ConfChange{Type: raftpb.ConfChangeAddLearnerNode, NodeID: 4}).Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	follower := net.cores[2]
+	follower.Propose(net.now, testProposal(1, "a"), Proposal{Seq: 2, Type: raftpb.EntryConfChange, Data: data}, testProposal(3, "b"))
+	net.settle()
+	if len(follower.refused) != 1 || follower.refused[0].Proposal.Seq != 2 || !errors.Is(follower.refused[0].Err, ErrNotLeader) {
+		t.Errorf("refused = %v, want proposal 2 with ErrNotLeader", follower.refused)
+	}
+	checkTexts(t, follower, "a", "b")
+}
+
+func TestProgressTellsWhoIsActive(t *testing.T) {
+	net := newCoreNet(t, 3)
+	leader := net.elect(1)
+	for range 3 {
+		net.tick()
+		net.settle()
+	}
+	leader.Propose(net.now, testProposal(1, "a"))
+	net.settle()
+	if got := net.cores[2].Progress(); got != nil {
+		t.Errorf("Progress at a follower = %v, want nil", got)
+	}
+	for _, p := range leader.Progress() {
+		if !p.Active || p.Learner || p.Match != leader.lastIndex {
+			t.Errorf("Progress = %+v, want an active voter at raft index %d", p, leader.lastIndex)
+		}
+	}
+	net.isolate(3)
+	for range 2 * leader.cfg.ElectionTicks {
+		net.tick()
+		net.settle()
+	}
+	if !leader.isLeader() {
+		t.Fatal("the leader has stepped down")
+	}
+	if p := leader.Progress(); len(p) != 3 || !p[0].Active || !p[1].Active || p[2].Active {
+		t.Errorf("Progress = %+v, want member 3 alone inactive", p)
+	}
+	if to := leader.TransferLeadership(3); to != raft.None {
+		t.Errorf("TransferLeadership(3) = %d, want none: it is silent", to)
+	}
+	if to := leader.TransferLeadership(2); to != 2 {
+		t.Errorf("TransferLeadership(2) = %d, want 2", to)
 	}
 }
 
@@ -532,7 +584,7 @@ func TestJudge(t *testing.T) {
 		{"proposal", raftpb.Message{Type: raftpb.MsgProp, Entries: []raftpb.Entry{{Data: prefix}}}, true},
 		{"empty proposal", raftpb.Message{Type: raftpb.MsgProp}, false},
 		{"proposal without prefix", raftpb.Message{Type: raftpb.MsgProp, Entries: []raftpb.Entry{{Data: prefix[1:]}}}, false},
-		{"broken configuration change", raftpb.Message{Type: raftpb.MsgProp, Entries: []raftpb.Entry{{Type: raftpb.EntryConfChange, Data: []byte{255}}}}, false},
+		{"configuration change as a proposal", raftpb.Message{Type: raftpb.MsgProp, Entries: []raftpb.Entry{{Type: raftpb.EntryConfChange, Data: []byte{255}}}}, false},
 		{"joint configuration change", raftpb.Message{Type: raftpb.MsgProp, Entries: []raftpb.Entry{{Type: raftpb.EntryConfChangeV2}}}, false},
 		{"read without context", raftpb.Message{Type: raftpb.MsgReadIndex}, false},
 		{"read answer without context", raftpb.Message{Type: raftpb.MsgReadIndexResp}, false},

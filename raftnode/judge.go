@@ -94,12 +94,7 @@ func judgeProposal(entries []raftpb.Entry) error {
 			if len(e.Data) < PrefixBytes {
 				return fmt.Errorf("%w: proposal of %d bytes has no prefix", ErrMessage, len(e.Data))
 			}
-		case raftpb.EntryConfChange:
-			var cc raftpb.ConfChange
-			if err := cc.Unmarshal(e.Data); err != nil {
-				return fmt.Errorf("%w: configuration change: %w", ErrMessage, err)
-			}
-		default:
+		default: // configuration changes are proposed by the leader itself
 			return fmt.Errorf("%w: proposal of type %s", ErrMessage, e.Type)
 		}
 	}

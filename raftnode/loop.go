@@ -82,7 +82,7 @@ func (n *Node) watchDisk(core *Core) {
 	if since == 0 || now-time.Duration(since) < max(n.cfg.ElectionTimeout, slowDiskMin) || now < n.noHandOverBefore {
 		return
 	}
-	if to := core.TransferLeadership(); to != raft.None {
+	if to := core.TransferLeadership(raft.None); to != raft.None {
 		n.noHandOverBefore = now + slowDiskPause
 		n.logger.Warn("leadership is given up: the disk is slow", "appendFor", now-time.Duration(since), "to", fmt.Sprintf("%x", to))
 	}
@@ -170,7 +170,8 @@ func (n *Node) send(ms []raftpb.Message) {
 }
 
 // sendSnapshot opens the newest snapshot file, which is at least as new as the
-// one that raft has in mind, and hands it to the transport.
+// one that raft has in mind, and hands it to the transport. For a member that
+// was added since, it has a newer one made first.
 func (n *Node) sendSnapshot(m raftpb.Message) {
 	meta, size, body, err := n.cfg.Snapshots.Open()
 	if err != nil {
@@ -178,8 +179,13 @@ func (n *Node) sendSnapshot(m raftpb.Message) {
 		n.ReportSnapshot(m.To, raft.SnapshotFailure)
 		return
 	}
+	if !knows(&meta.ConfState, m.To) {
+		_ = body.Close() // it was opened for reading
+		n.applies.put(applyItem{needs: m.To})
+		n.ReportSnapshot(m.To, raft.SnapshotFailure) // raft asks again
+		return
+	}
 	m.Snapshot = &raftpb.Snapshot{Metadata: meta}
-	n.logger.Info("sending a snapshot", "to", fmt.Sprintf("%x", m.To), "raftIndex", meta.Index, "bytes", size)
 	n.sender.SendSnapshot(m, size, body)
 }
 
@@ -189,6 +195,9 @@ func (n *Node) publish(core *Core) {
 	st := core.Status()
 	n.committed.Store(st.Committed)
 	st.Committed = 0
+	if st.Leader != raft.None {
+		st.LeaderSince = n.start.Add(st.leadSince)
+	}
 	if st.Leader != raft.None {
 		st.clusterTime = 0
 	}

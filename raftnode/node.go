@@ -32,8 +32,10 @@ var ErrStopped = errors.New("raftnode: stopped")
 
 // Recovered is the durable state that a node starts from.
 type Recovered struct {
-	// Snapshot is what the machine was restored to. There always is one: a new
-	// cluster begins with a snapshot that holds its first members.
+	// Snapshot is what the machine was restored to. A new cluster begins with a
+	// snapshot that holds its first members. It is zero for a member that has
+	// joined a cluster and received nothing yet: it has no configuration, so it
+	// neither votes nor campaigns, until the leader sends it a snapshot.
 	Snapshot raftpb.SnapshotMetadata
 	// TimeMS is the cluster time of that snapshot.
 	TimeMS    int64
@@ -144,8 +146,10 @@ func (n *Node) Start(sender Sender) {
 
 func recoverCore(cfg Config, storage *raft.MemoryStorage) (*Core, error) {
 	rec := cfg.Recovered
-	if err := storage.ApplySnapshot(raftpb.Snapshot{Metadata: rec.Snapshot}); err != nil {
-		return nil, fmt.Errorf("raftnode: recover snapshot at raft index %d: %w", rec.Snapshot.Index, err)
+	if rec.Snapshot.Index > 0 {
+		if err := storage.ApplySnapshot(raftpb.Snapshot{Metadata: rec.Snapshot}); err != nil {
+			return nil, fmt.Errorf("raftnode: recover snapshot at raft index %d: %w", rec.Snapshot.Index, err)
+		}
 	}
 	if err := storage.Append(rec.Entries); err != nil {
 		return nil, fmt.Errorf("raftnode: recover %d entries: %w", len(rec.Entries), err)
@@ -183,9 +187,11 @@ func (n *Node) Propose(ctx context.Context, data []byte) (any, error) {
 	return n.propose(ctx, Proposal{Seq: seq, Type: raftpb.EntryNormal, Data: data})
 }
 
-// ProposeConfChange appends a configuration change; otherwise as [Node.Propose].
-// Its ID is set by the node. The error is [ErrConfChangePending] while another
-// one is under way.
+// ProposeConfChange appends a configuration change on the leader; otherwise as
+// [Node.Propose]. Its ID is set by the node. The error is [ErrNotLeader] on
+// another member and [ErrConfChangePending] while another change is under way,
+// with nothing proposed. Changes do not travel as proposals, because only the
+// leader knows whether one is safe.
 func (n *Node) ProposeConfChange(ctx context.Context, cc raftpb.ConfChange) (any, error) {
 	seq := n.inbox.nextSeq()
 	cc.ID = n.cfg.Run + seq
@@ -263,13 +269,29 @@ func (n *Node) ReportSnapshot(id uint64, status raft.SnapshotStatus) {
 	n.inbox.call(func(c *Core) { c.ReportSnapshot(id, status) })
 }
 
-// TransferLeadership hands leadership to the most caught-up other voter and
-// returns when this member knows another leader. It returns nil at once when it does
-// not lead or is the only voter.
-func (n *Node) TransferLeadership(ctx context.Context) error {
+// Progress returns what this member, if it leads, knows of each member, and nil
+// if it does not lead. Errors: ctx.Err() and [ErrStopped].
+func (n *Node) Progress(ctx context.Context) ([]Progress, error) {
+	ch := make(chan []Progress, 1)
+	n.inbox.call(func(c *Core) { ch <- c.Progress() })
+	select {
+	case p := <-ch:
+		return p, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-n.stop:
+		return nil, ErrStopped
+	}
+}
+
+// TransferLeadership hands leadership to the voter to, or to the most caught-up
+// other voter if to is 0, and returns when this member knows another leader. It
+// returns nil at once when it does not lead or there is no such voter who gives
+// signs of life, and [ErrNotHandedOver] when the voter does not take over.
+func (n *Node) TransferLeadership(ctx context.Context, to uint64) error {
 	asked := make(chan uint64, 1)
 	n.inbox.call(func(c *Core) {
-		to := c.TransferLeadership()
+		to := c.TransferLeadership(to)
 		n.publish(c) // so that the wait below sees the hand-over under way
 		asked <- to
 	})

@@ -332,7 +332,7 @@ func TestLeadershipIsHandedOver(t *testing.T) {
 	if _, err := leader.node.Propose(t.Context(), proposal("x")); err != nil {
 		t.Fatal(err)
 	}
-	if err := leader.node.TransferLeadership(t.Context()); err != nil {
+	if err := leader.node.TransferLeadership(t.Context(), 0); err != nil {
 		t.Fatalf("TransferLeadership: %v", err)
 	}
 	if leader.node.Status().IsLeader() {
@@ -341,7 +341,7 @@ func TestLeadershipIsHandedOver(t *testing.T) {
 	eventually(t, "another leader", func() bool { return leaderOf(t, nodes) != leader })
 	for _, tn := range nodes {
 		if !tn.node.Status().IsLeader() {
-			if err := tn.node.TransferLeadership(t.Context()); err != nil {
+			if err := tn.node.TransferLeadership(t.Context(), 0); err != nil {
 				t.Errorf("TransferLeadership at a follower = %v, want nil", err)
 			}
 		}

@@ -28,6 +28,10 @@ const (
 // Nothing was proposed.
 var ErrConfChangePending = errors.New("raftnode: another configuration change is under way")
 
+// ErrNotLeader says that a configuration change was given to a member that
+// does not lead. Nothing was proposed.
+var ErrNotLeader = errors.New("raftnode: the member does not lead")
+
 // errExpired says that a proposal was still waiting when its time was up.
 // Nothing was proposed.
 var errExpired = errors.New("raftnode: not proposed in time")
@@ -79,6 +83,11 @@ func (c *Core) flushProposals() {
 		batch := c.nextBatch()
 		if len(batch) == 0 {
 			continue // all of them had expired
+		}
+		if batch[0].Type != raftpb.EntryNormal && !c.isLeader() {
+			c.dequeue(batch[0], ErrNotLeader)
+			c.queue = c.queue[1:]
+			continue
 		}
 		entries := make([]raftpb.Entry, len(batch))
 		for i, p := range batch {

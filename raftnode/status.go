@@ -21,11 +21,27 @@ type Status struct {
 	Pending int
 	Failed  uint64
 
+	// LeaderSince is when this member learnt of the leader, the zero time while
+	// none is known.
+	LeaderSince time.Time
+
+	leadSince time.Duration // the same on the node's own clock
 	// handingOver is whether a leader has asked another voter to lead.
 	handingOver bool
 	// clusterTime stands still while there is no leader; with one, cluster time
 	// is monotonic time plus clockOffset.
 	clusterTime, clockOffset time.Duration
+}
+
+// Progress is what a leader knows of one member.
+type Progress struct {
+	ID uint64
+	// Match is the raft index up to which the member's log is known to be equal.
+	Match   uint64
+	Learner bool
+	// Active tells that the member gave a sign of life within the last election
+	// timeout.
+	Active bool
 }
 
 // IsLeader reports whether the member leads.
