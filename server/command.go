@@ -53,10 +53,25 @@ func requestOf(w *serverpb.Write) deimos.Request {
 	}
 }
 
-func memberToProto(m deimos.Member) serverpb.Member {
-	return serverpb.Member{ID: m.ID, Name: m.Name, PeerURLs: m.PeerURLs, ClientURLs: m.ClientURLs, IsLearner: m.IsLearner}
+func memberToProto(m member) serverpb.Member {
+	p := serverpb.Member{
+		ID: m.ID, Name: m.Name, PeerURLs: m.PeerURLs, ClientURLs: m.ClientURLs, IsLearner: m.IsLearner, Promote: m.promote,
+	}
+	if !m.incarnation.IsZero() {
+		p.Incarnation = m.incarnation[:]
+	}
+	return p
 }
 
-func memberFromProto(m *serverpb.Member) deimos.Member {
-	return deimos.Member{ID: m.ID, Name: m.Name, PeerURLs: m.PeerURLs, ClientURLs: m.ClientURLs, IsLearner: m.IsLearner}
+// memberFromProto takes an incarnation of another length for none: those of
+// this version always have one length, and applying an entry cannot fail.
+func memberFromProto(p *serverpb.Member) member {
+	m := member{
+		Member:  deimos.Member{ID: p.ID, Name: p.Name, PeerURLs: p.PeerURLs, ClientURLs: p.ClientURLs, IsLearner: p.IsLearner},
+		promote: p.Promote,
+	}
+	if len(p.Incarnation) == len(m.incarnation) {
+		copy(m.incarnation[:], p.Incarnation)
+	}
+	return m
 }

@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"github.com/marsevilspirit/deimos"
@@ -24,6 +23,9 @@ const (
 	diskPause    = time.Minute
 	// recoverPause is the time between looks at how far the log is applied.
 	recoverPause = 10 * time.Millisecond
+	// promoteInterval is the time between looks at whether learners have caught
+	// up.
+	promoteInterval = time.Second
 	// publishRetry is the pause after a failed publication.
 	publishRetry = 500 * time.Millisecond
 )
@@ -107,6 +109,10 @@ func (s *Server) publishLoop(ctx context.Context) {
 		if err == nil {
 			return
 		}
+		if _, refused := errors.AsType[*deimos.MemberError](err); refused {
+			s.cfg.Log.Error("the cluster does not take this member for the one in its list", "error", err)
+			return
+		}
 		s.cfg.Log.Debug("member not published yet", "error", err)
 		timer.Reset(publishRetry)
 	}
@@ -121,12 +127,14 @@ func (s *Server) publishSelf(ctx context.Context) error {
 		return err
 	}
 	self := s.cfg.Self
-	for _, m := range s.Members() {
-		if m.ID == self.ID && m.Name == self.Name && slices.Equal(m.ClientURLs, self.ClientURLs) {
-			return nil
-		}
+	own := member{
+		Member:      deimos.Member{ID: self.ID, Name: self.Name, ClientURLs: self.ClientURLs},
+		incarnation: s.cfg.Incarnation,
 	}
-	attributes := memberToProto(deimos.Member{ID: self.ID, Name: self.Name, ClientURLs: self.ClientURLs})
+	if m, ok := s.cfg.Machine.members.Load().byID[self.ID]; ok && m.is(own) {
+		return nil
+	}
+	attributes := memberToProto(own)
 	if err := s.proposeDuty(ctx, &serverpb.Command{Kind: serverpb.KindAttributes, Attributes: &attributes}); err != nil {
 		return err
 	}
@@ -149,7 +157,7 @@ func (s *Server) diskLoop(ctx context.Context) {
 			continue
 		}
 		handCtx, cancel := context.WithTimeout(ctx, dutyTimeout)
-		if err := s.cfg.Node.TransferLeadership(handCtx); err != nil {
+		if err := s.cfg.Node.TransferLeadership(handCtx, 0); err != nil {
 			s.cfg.Log.Debug("leadership not handed over", "error", err)
 		}
 		cancel()
@@ -164,6 +172,10 @@ func (s *Server) proposeDuty(ctx context.Context, c *serverpb.Command) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, dutyTimeout)
 	defer cancel()
-	_, err = s.cfg.Node.Propose(ctx, data)
+	result, err := s.cfg.Node.Propose(ctx, data)
+	if err != nil {
+		return err
+	}
+	err, _ = result.(error)
 	return err
 }

@@ -39,6 +39,7 @@ type Machine struct {
 	members  atomic.Pointer[membership]
 	onChange func([]deimos.Member)
 	expired  atomic.Uint64
+	counts   counts
 }
 
 // NewMachine returns the state of a new cluster with these first members.
@@ -60,6 +61,23 @@ func (m *Machine) Members() []deimos.Member { return m.members.Load().list() }
 func (m *Machine) IsRemoved(id uint64) bool {
 	_, ok := m.members.Load().removed[id]
 	return ok
+}
+
+// IncarnationOf returns the incarnation with which a member started first, zero
+// if it has not started or is no member.
+func (m *Machine) IncarnationOf(id uint64) deimos.Incarnation {
+	return m.members.Load().byID[id].incarnation
+}
+
+// Abandon makes a cluster of this one member out of the state, after all others
+// were lost for ever: they count as removed, and the store index goes up by
+// skip, so that no client sees an index twice that the lost members may have
+// given. raftIndex is that of the last entry that was applied. Nothing else may
+// use the machine yet.
+func (m *Machine) Abandon(self, raftIndex, skip uint64) {
+	m.setMembers(m.members.Load().alone(self))
+	m.store.SkipTo(m.store.View().Index() + skip)
+	m.store.Publish(raftIndex)
 }
 
 // Expired returns how many nodes have expired since the process started.
@@ -101,6 +119,7 @@ func (m *Machine) apply(data []byte) (any, error) {
 	case c.Kind == serverpb.KindWrite:
 		r := requestOf(&c.Write)
 		event, err := m.store.Apply(&r, m.timeMS)
+		m.counts.observe(r.Op, err != nil)
 		if err != nil {
 			return err, nil //nolint:nilerr // the error is the result of the write
 		}
@@ -109,7 +128,11 @@ func (m *Machine) apply(data []byte) (any, error) {
 		m.expired.Add(uint64(m.store.Expire(m.timeMS, int(c.Expire.Limit))))
 		return nil, nil
 	case c.Kind == serverpb.KindAttributes && c.Attributes != nil:
-		m.setMembers(m.members.Load().setAttributes(memberFromProto(c.Attributes)))
+		next, err := m.members.Load().setAttributes(memberFromProto(c.Attributes))
+		m.setMembers(next)
+		if err != nil {
+			return err, nil //nolint:nilerr // the error is the result of the entry
+		}
 		return nil, nil
 	default:
 		return nil, fmt.Errorf("is of kind %d, which this version does not know", int32(c.Kind))
@@ -117,7 +140,7 @@ func (m *Machine) apply(data []byte) (any, error) {
 }
 
 // ApplyConfChange implements [raftnode.Machine]. The result is nil or a
-// [*MemberError].
+// [*deimos.MemberError].
 func (m *Machine) ApplyConfChange(e raftnode.Entry, cc raftpb.ConfChange) (bool, any, error) {
 	next, err := m.members.Load().change(cc)
 	if err == nil {
@@ -147,7 +170,7 @@ func (m *Machine) Capture() func(io.Writer) error {
 		Removed:  slices.Sorted(maps.Keys(members.removed)),
 		Sessions: m.sessions.encode(),
 	}
-	for _, member := range members.list() {
+	for _, member := range members.records() {
 		state.Members = append(state.Members, memberToProto(member))
 	}
 	return func(w io.Writer) error {
@@ -190,11 +213,11 @@ func (m *Machine) Restore(raftIndex uint64, r io.Reader) (int64, error) {
 	}
 	m.sessions = restored
 	m.timeMS = max(1, state.TimeMS)
-	members := make([]deimos.Member, len(state.Members))
+	ms := newMembership(nil)
 	for i := range state.Members {
-		members[i] = memberFromProto(&state.Members[i])
+		record := memberFromProto(&state.Members[i])
+		ms.byID[record.ID] = record
 	}
-	ms := newMembership(members)
 	for _, id := range state.Removed {
 		ms.removed[id] = struct{}{}
 	}

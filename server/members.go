@@ -2,7 +2,6 @@ package server
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"slices"
 
@@ -11,65 +10,91 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 )
 
-// MemberError says why a configuration change had no effect.
-type MemberError struct {
-	// Reason is one of the constants below.
-	Reason MemberErrorReason
-	ID     uint64
-}
-
-// MemberErrorReason tells the kinds of [MemberError] apart.
-type MemberErrorReason string
-
-// The reasons of a [MemberError].
-const (
-	MemberUnknown      MemberErrorReason = "no such member"
-	MemberRemoved      MemberErrorReason = "member permanently removed"
-	MemberExists       MemberErrorReason = "member exists"
-	MemberURLTaken     MemberErrorReason = "peer URL exists"
-	MemberIsVoter      MemberErrorReason = "member is already a voter"
-	MemberLastVoter    MemberErrorReason = "cannot remove the last voting member"
-	MemberChangeBroken MemberErrorReason = "member record cannot be read"
-)
-
-// Error implements the error interface.
-func (e *MemberError) Error() string {
-	return fmt.Sprintf("server: %s: %s", e.Reason, deimos.FormatID(e.ID))
+// member is what the replicated state knows of a member.
+type member struct {
+	deimos.Member
+	incarnation deimos.Incarnation // zero until the member has started
+	promote     bool               // a learner that is to vote once it has caught up
 }
 
 // membership is one version of the member list. It is never changed in place.
 type membership struct {
-	byID    map[uint64]deimos.Member
+	byID    map[uint64]member
 	removed map[uint64]struct{} // ids that are never admitted again
 }
 
 func newMembership(members []deimos.Member) *membership {
-	ms := &membership{byID: make(map[uint64]deimos.Member, len(members)), removed: map[uint64]struct{}{}}
+	ms := &membership{byID: make(map[uint64]member, len(members)), removed: map[uint64]struct{}{}}
 	for _, m := range members {
-		ms.byID[m.ID] = m
+		ms.byID[m.ID] = member{Member: m}
 	}
 	return ms
 }
 
 // list returns the members sorted by id.
 func (ms *membership) list() []deimos.Member {
-	return slices.SortedFunc(maps.Values(ms.byID), func(a, b deimos.Member) int { return cmp.Compare(a.ID, b.ID) })
+	list := make([]deimos.Member, 0, len(ms.byID))
+	for _, m := range ms.records() {
+		list = append(list, m.Member)
+	}
+	return list
+}
+
+// records returns all that is known of the members, sorted by id.
+func (ms *membership) records() []member {
+	return slices.SortedFunc(maps.Values(ms.byID), func(a, b member) int { return cmp.Compare(a.ID, b.ID) })
 }
 
 func (ms *membership) clone() *membership {
 	return &membership{byID: maps.Clone(ms.byID), removed: maps.Clone(ms.removed)}
 }
 
-// setAttributes returns the list with the name and client URLs of a member
-// that has started. It returns ms itself when there is nothing to change.
-func (ms *membership) setAttributes(attributes deimos.Member) *membership {
+// setAttributes returns the list with the name, client URLs and incarnation of a
+// member that has started. It returns ms itself when there is nothing to change.
+// The incarnation of a member never changes: one that comes with another has
+// lost the data directory in which it had voted and confirmed entries.
+func (ms *membership) setAttributes(attributes member) (*membership, error) {
 	m, ok := ms.byID[attributes.ID]
-	if !ok || (m.Name == attributes.Name && slices.Equal(m.ClientURLs, attributes.ClientURLs)) {
-		return ms
+	switch {
+	case !ok:
+		return ms, ms.unknown(attributes.ID)
+	case !m.incarnation.IsZero() && m.incarnation != attributes.incarnation:
+		return ms, &deimos.MemberError{Reason: deimos.MemberOther, ID: m.ID}
+	case m.is(attributes):
+		return ms, nil
 	}
-	m.Name, m.ClientURLs = attributes.Name, attributes.ClientURLs
+	m.Name, m.ClientURLs, m.incarnation = attributes.Name, attributes.ClientURLs, attributes.incarnation
 	next := ms.clone()
 	next.byID[m.ID] = m
+	return next, nil
+}
+
+// is reports whether the attributes are those of the member.
+func (m *member) is(attributes member) bool {
+	return m.Name == attributes.Name && slices.Equal(m.ClientURLs, attributes.ClientURLs) && m.incarnation == attributes.incarnation
+}
+
+// unknown tells a removed member from one that never was.
+func (ms *membership) unknown(id uint64) error {
+	if _, gone := ms.removed[id]; gone {
+		return &deimos.MemberError{Reason: deimos.MemberRemoved, ID: id}
+	}
+	return &deimos.MemberError{Reason: deimos.MemberUnknown, ID: id}
+}
+
+// alone returns the list that is left when all members but self are lost for
+// ever.
+func (ms *membership) alone(self uint64) *membership {
+	next := ms.clone()
+	for id := range ms.byID {
+		if id != self {
+			delete(next.byID, id)
+			next.removed[id] = struct{}{}
+		}
+	}
+	m := next.byID[self]
+	m.ID, m.IsLearner, m.promote = self, false, false
+	next.byID[self] = m
 	return next
 }
 
@@ -77,17 +102,17 @@ func (ms *membership) setAttributes(attributes deimos.Member) *membership {
 // an addition or update is the change's context.
 func (ms *membership) change(cc raftpb.ConfChange) (*membership, error) {
 	if _, gone := ms.removed[cc.NodeID]; gone {
-		return nil, &MemberError{Reason: MemberRemoved, ID: cc.NodeID}
+		return nil, &deimos.MemberError{Reason: deimos.MemberRemoved, ID: cc.NodeID}
 	}
 	old, known := ms.byID[cc.NodeID]
 	next := ms.clone()
 	switch cc.Type {
 	case raftpb.ConfChangeRemoveNode:
 		if !known {
-			return nil, &MemberError{Reason: MemberUnknown, ID: cc.NodeID}
+			return nil, &deimos.MemberError{Reason: deimos.MemberUnknown, ID: cc.NodeID}
 		}
 		if !old.IsLearner && ms.voters() == 1 {
-			return nil, &MemberError{Reason: MemberLastVoter, ID: cc.NodeID}
+			return nil, &deimos.MemberError{Reason: deimos.MemberLastVoter, ID: cc.NodeID}
 		}
 		delete(next.byID, cc.NodeID)
 		next.removed[cc.NodeID] = struct{}{}
@@ -100,27 +125,27 @@ func (ms *membership) change(cc raftpb.ConfChange) (*membership, error) {
 			return nil, err
 		}
 		if !known {
-			return nil, &MemberError{Reason: MemberUnknown, ID: cc.NodeID}
+			return nil, &deimos.MemberError{Reason: deimos.MemberUnknown, ID: cc.NodeID}
 		}
 		old.PeerURLs = record.PeerURLs
 		next.byID[cc.NodeID] = old
 		return next, nil
 	default:
-		return nil, &MemberError{Reason: MemberChangeBroken, ID: cc.NodeID}
+		return nil, &deimos.MemberError{Reason: deimos.MemberChangeBroken, ID: cc.NodeID}
 	}
 }
 
 // admit adds a member to a copy that belongs to the caller, or promotes a
 // learner that is in it.
-func (ms *membership) admit(cc raftpb.ConfChange, old deimos.Member, known bool) (*membership, error) {
+func (ms *membership) admit(cc raftpb.ConfChange, old member, known bool) (*membership, error) {
 	if known {
 		if cc.Type == raftpb.ConfChangeAddLearnerNode {
-			return nil, &MemberError{Reason: MemberExists, ID: cc.NodeID}
+			return nil, &deimos.MemberError{Reason: deimos.MemberExists, ID: cc.NodeID}
 		}
 		if !old.IsLearner {
-			return nil, &MemberError{Reason: MemberIsVoter, ID: cc.NodeID}
+			return nil, &deimos.MemberError{Reason: deimos.MemberIsVoter, ID: cc.NodeID}
 		}
-		old.IsLearner = false
+		old.IsLearner, old.promote = false, false
 		ms.byID[cc.NodeID] = old
 		return ms, nil
 	}
@@ -135,10 +160,10 @@ func (ms *membership) admit(cc raftpb.ConfChange, old deimos.Member, known bool)
 
 // record reads the member record of a change and refuses peer URLs that
 // another member has.
-func (ms *membership) record(cc raftpb.ConfChange) (deimos.Member, error) {
+func (ms *membership) record(cc raftpb.ConfChange) (member, error) {
 	var p serverpb.Member
 	if err := p.Unmarshal(cc.Context); err != nil || p.ID != cc.NodeID {
-		return deimos.Member{}, &MemberError{Reason: MemberChangeBroken, ID: cc.NodeID}
+		return member{}, &deimos.MemberError{Reason: deimos.MemberChangeBroken, ID: cc.NodeID}
 	}
 	for _, m := range ms.byID {
 		if m.ID == cc.NodeID {
@@ -146,7 +171,7 @@ func (ms *membership) record(cc raftpb.ConfChange) (deimos.Member, error) {
 		}
 		for _, u := range p.PeerURLs {
 			if slices.Contains(m.PeerURLs, u) {
-				return deimos.Member{}, &MemberError{Reason: MemberURLTaken, ID: cc.NodeID}
+				return member{}, &deimos.MemberError{Reason: deimos.MemberURLTaken, ID: cc.NodeID}
 			}
 		}
 	}

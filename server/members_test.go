@@ -23,7 +23,7 @@ func TestConfigurationChanges(t *testing.T) {
 	remove, update := raftpb.ConfChangeRemoveNode, raftpb.ConfChangeUpdateNode
 	type step struct {
 		cc     raftpb.ConfChange
-		reason MemberErrorReason // empty: accepted
+		reason deimos.MemberErrorReason // empty: accepted
 	}
 	for _, tt := range []struct {
 		name   string
@@ -33,29 +33,29 @@ func TestConfigurationChanges(t *testing.T) {
 		{"learner is added and promoted", []step{
 			{raftpb.ConfChange{Type: learner, NodeID: 3, Context: record(3, "http://127.0.0.1:3")}, ""},
 			{raftpb.ConfChange{Type: add, NodeID: 3}, ""},
-			{raftpb.ConfChange{Type: add, NodeID: 3}, MemberIsVoter},
+			{raftpb.ConfChange{Type: add, NodeID: 3}, deimos.MemberIsVoter},
 		}, 3},
 		{"a removed id never comes back", []step{
 			{raftpb.ConfChange{Type: remove, NodeID: 2}, ""},
-			{raftpb.ConfChange{Type: remove, NodeID: 2}, MemberRemoved},
-			{raftpb.ConfChange{Type: learner, NodeID: 2, Context: record(2, "http://127.0.0.1:2")}, MemberRemoved},
+			{raftpb.ConfChange{Type: remove, NodeID: 2}, deimos.MemberRemoved},
+			{raftpb.ConfChange{Type: learner, NodeID: 2, Context: record(2, "http://127.0.0.1:2")}, deimos.MemberRemoved},
 		}, 1},
 		{"the last voter stays", []step{
 			{raftpb.ConfChange{Type: remove, NodeID: 2}, ""},
-			{raftpb.ConfChange{Type: remove, NodeID: 1}, MemberLastVoter},
+			{raftpb.ConfChange{Type: remove, NodeID: 1}, deimos.MemberLastVoter},
 		}, 1},
 		{"a URL has one owner", []step{
-			{raftpb.ConfChange{Type: learner, NodeID: 3, Context: record(3, "http://127.0.0.1:1")}, MemberURLTaken},
-			{raftpb.ConfChange{Type: update, NodeID: 2, Context: record(2, "http://127.0.0.1:1")}, MemberURLTaken},
+			{raftpb.ConfChange{Type: learner, NodeID: 3, Context: record(3, "http://127.0.0.1:1")}, deimos.MemberURLTaken},
+			{raftpb.ConfChange{Type: update, NodeID: 2, Context: record(2, "http://127.0.0.1:1")}, deimos.MemberURLTaken},
 			{raftpb.ConfChange{Type: update, NodeID: 2, Context: record(2, "http://127.0.0.1:4")}, ""},
 		}, 2},
 		{"unknown members and broken records", []step{
-			{raftpb.ConfChange{Type: remove, NodeID: 9}, MemberUnknown},
-			{raftpb.ConfChange{Type: update, NodeID: 9, Context: record(9, "http://127.0.0.1:9")}, MemberUnknown},
-			{raftpb.ConfChange{Type: learner, NodeID: 9, Context: []byte{255}}, MemberChangeBroken},
-			{raftpb.ConfChange{Type: learner, NodeID: 9, Context: record(8, "http://127.0.0.1:9")}, MemberChangeBroken},
-			{raftpb.ConfChange{Type: learner, NodeID: 1, Context: record(1, "http://127.0.0.1:1")}, MemberExists},
-			{raftpb.ConfChange{Type: 17, NodeID: 1}, MemberChangeBroken},
+			{raftpb.ConfChange{Type: remove, NodeID: 9}, deimos.MemberUnknown},
+			{raftpb.ConfChange{Type: update, NodeID: 9, Context: record(9, "http://127.0.0.1:9")}, deimos.MemberUnknown},
+			{raftpb.ConfChange{Type: learner, NodeID: 9, Context: []byte{255}}, deimos.MemberChangeBroken},
+			{raftpb.ConfChange{Type: learner, NodeID: 9, Context: record(8, "http://127.0.0.1:9")}, deimos.MemberChangeBroken},
+			{raftpb.ConfChange{Type: learner, NodeID: 1, Context: record(1, "http://127.0.0.1:1")}, deimos.MemberExists},
+			{raftpb.ConfChange{Type: 17, NodeID: 1}, deimos.MemberChangeBroken},
 		}, 2},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -71,7 +71,7 @@ func TestConfigurationChanges(t *testing.T) {
 				if s.reason == "" {
 					continue
 				}
-				var got *MemberError
+				var got *deimos.MemberError
 				if e, ok := result.(error); !ok || !errors.As(e, &got) || got.Reason != s.reason {
 					t.Errorf("step %d: result = %v, want %q", i, result, s.reason)
 				}
@@ -90,5 +90,31 @@ func TestAttributesOfAnUnknownMemberChangeNothing(t *testing.T) {
 	apply(t, m, log.entry(t, &serverpb.Command{Kind: serverpb.KindAttributes, Attributes: &serverpb.Member{ID: 9, Name: "x"}}))
 	if len(m.Members()) != 1 || calls != 0 {
 		t.Errorf("%d members and %d notices, want 1 and 0", len(m.Members()), calls)
+	}
+}
+
+func TestAMemberKeepsItsIncarnation(t *testing.T) {
+	m := NewMachine(newTestMachine().Store(), []deimos.Member{{ID: 1}}, nil)
+	log := &logWriter{}
+	publish := func(incarnation byte, name string) any {
+		attributes := &serverpb.Member{ID: 1, Name: name, Incarnation: make([]byte, 16)}
+		attributes.Incarnation[0] = incarnation
+		return apply(t, m, log.entry(t, &serverpb.Command{Kind: serverpb.KindAttributes, Attributes: attributes}))[0]
+	}
+	if got := publish(7, "a"); got != nil {
+		t.Errorf("first publication = %v, want nil", got)
+	}
+	if got := publish(7, "b"); got != nil || m.Members()[0].Name != "b" {
+		t.Errorf("second publication = %v and name %q, want nil and b", got, m.Members()[0].Name)
+	}
+	var refused *deimos.MemberError
+	if err, _ := publish(8, "c").(error); !errors.As(err, &refused) || refused.Reason != deimos.MemberOther {
+		t.Errorf("publication of another data directory = %v, want %q", err, deimos.MemberOther)
+	}
+	if got := m.IncarnationOf(1); got[0] != 7 || m.Members()[0].Name != "b" {
+		t.Errorf("incarnation %v of %q, want 7… of b", got, m.Members()[0].Name)
+	}
+	if got := m.IncarnationOf(2); !got.IsZero() {
+		t.Errorf("incarnation of nobody = %v, want zero", got)
 	}
 }

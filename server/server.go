@@ -10,29 +10,39 @@ import (
 	"github.com/marsevilspirit/deimos"
 	"github.com/marsevilspirit/deimos/raftnode"
 	"github.com/marsevilspirit/deimos/store"
+	"go.etcd.io/raft/v3/raftpb"
 )
 
 // Proposer is the part of a raftnode.Node that a Server uses.
 type Proposer interface {
 	// Propose appends data to the log; see raftnode.Node.
 	Propose(ctx context.Context, data []byte) (any, error)
+	// ProposeConfChange appends a configuration change, on the leader.
+	ProposeConfChange(ctx context.Context, cc raftpb.ConfChange) (any, error)
 	// Read waits until the published state is linearizable.
 	Read(ctx context.Context) error
 	// Status is what the node knows.
 	Status() raftnode.Status
 	// ClusterTimeMS estimates the cluster time.
 	ClusterTimeMS() int64
-	// TransferLeadership hands leadership to another voter, if there is one.
-	TransferLeadership(ctx context.Context) error
+	// Progress is what a leader knows of the members.
+	Progress(ctx context.Context) ([]raftnode.Progress, error)
+	// TransferLeadership hands leadership to the voter to, or to any if to is 0.
+	TransferLeadership(ctx context.Context, to uint64) error
 }
 
 // Config says what a server needs to know. Log may be nil: discarded.
 type Config struct {
 	// Self is this member as it is to appear in the member list; only its ID,
 	// Name and ClientURLs count.
-	Self    deimos.Member
-	Machine *Machine
-	Node    Proposer
+	Self deimos.Member
+	// Incarnation is that of this member's data directory.
+	Incarnation deimos.Incarnation
+	Machine     *Machine
+	Node        Proposer
+	// Call asks another member, whose [Server.Answer] answers. Its error is of the
+	// kind [ErrNotAsked] if the member has certainly not seen the request.
+	Call func(ctx context.Context, to uint64, request []byte) ([]byte, error)
 	// ExpiryInterval is the time between looks for what is due. 0: 100 ms.
 	ExpiryInterval time.Duration
 	// Recovered is the raft index up to which this member will apply its own log
@@ -56,6 +66,8 @@ type Server struct {
 	ended  <-chan struct{} // closed when Close begins
 	// recovered is closed when the state is as new as before the restart.
 	recovered chan struct{}
+	// changing holds a token while the member list is being changed here.
+	changing chan struct{}
 }
 
 // New returns a server and starts its goroutines; Close ends them.
@@ -70,7 +82,7 @@ func New(cfg Config) *Server {
 		cfg.DiskLow = func() bool { return false }
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &Server{cfg: cfg, store: cfg.Machine.Store(), cancel: cancel, ended: ctx.Done(), recovered: make(chan struct{})}
+	s := &Server{cfg: cfg, store: cfg.Machine.Store(), cancel: cancel, ended: ctx.Done(), recovered: make(chan struct{}), changing: make(chan struct{}, 1)}
 	if cfg.Recovered == 0 {
 		close(s.recovered)
 	} else {
@@ -79,6 +91,7 @@ func New(cfg Config) *Server {
 	s.wg.Go(func() { s.expireLoop(ctx) })
 	s.wg.Go(func() { s.publishLoop(ctx) })
 	s.wg.Go(func() { s.diskLoop(ctx) })
+	s.wg.Go(func() { s.promoteLoop(ctx) })
 	return s
 }
 
@@ -163,6 +176,9 @@ func (s *Server) ClusterTimeMS() int64 { return s.cfg.Node.ClusterTimeMS() }
 
 // refusal turns an error of the node into what a user is told.
 func refusal(err error, timeoutCause string) *deimos.Error {
+	if told, ok := errors.AsType[*deimos.Error](err); ok {
+		return told
+	}
 	e := &deimos.Error{Code: deimos.CodeRaftInternal}
 	switch {
 	case errors.Is(err, raftnode.ErrNoLeader):

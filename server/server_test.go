@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/marsevilspirit/deimos"
 	"github.com/marsevilspirit/deimos/raftnode"
@@ -28,6 +29,11 @@ type fakeNode struct {
 	proposed atomic.Int64
 
 	handOvers atomic.Int64
+	// What follows is for membership changes.
+	leader   uint64 // told by a follower
+	progress []raftnode.Progress
+	pending  int  // how many changes are still under way
+	takes    bool // whether the voter that is asked takes over leadership
 }
 
 func (n *fakeNode) Propose(ctx context.Context, data []byte) (any, error) {
@@ -59,16 +65,49 @@ func (n *fakeNode) Read(ctx context.Context) error {
 }
 
 func (n *fakeNode) Status() raftnode.Status {
-	st := raftnode.Status{State: raft.StateLeader, Applied: n.applied.Load()}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	st := raftnode.Status{State: raft.StateLeader, Leader: 1, Applied: n.applied.Load(), Committed: n.log.index + 1}
 	if n.follower {
-		st.State = raft.StateFollower
+		st.State, st.Leader = raft.StateFollower, n.leader
 	}
 	return st
 }
 
-func (n *fakeNode) TransferLeadership(context.Context) error {
+func (n *fakeNode) TransferLeadership(_ context.Context, to uint64) error {
 	n.handOvers.Add(1)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.takes {
+		n.follower, n.leader = true, max(to, 2)
+	}
 	return nil
+}
+
+func (n *fakeNode) Progress(context.Context) ([]raftnode.Progress, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.follower {
+		return nil, nil
+	}
+	return n.progress, nil
+}
+
+func (n *fakeNode) ProposeConfChange(ctx context.Context, cc raftpb.ConfChange) (any, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch {
+	case n.err != nil:
+		return nil, n.err
+	case n.follower:
+		return nil, raftnode.ErrNotLeader
+	case n.pending > 0:
+		n.pending--
+		return nil, raftnode.ErrConfChangePending
+	}
+	n.log.index++
+	_, result, err := n.machine.ApplyConfChange(raftnode.Entry{Index: n.log.index + 1}, cc)
+	return result, err
 }
 
 func (n *fakeNode) ClusterTimeMS() int64 { return 1 + time.Since(n.start).Milliseconds() }
@@ -203,6 +242,7 @@ func TestAFullDiskRefusesWritesAndHandsOverLeadership(t *testing.T) {
 		if err := write(); err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait() // the member has published itself
 		low.Store(true)
 		before := n.proposed.Load()
 		var e *deimos.Error
