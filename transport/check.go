@@ -22,6 +22,9 @@ func checkConfig(cfg *Config) error {
 	if cfg.ClusterID == 0 || cfg.MemberID == 0 {
 		return fmt.Errorf("transport: cluster id %x and member id %x must not be 0", cfg.ClusterID, cfg.MemberID)
 	}
+	if cfg.Incarnation.IsZero() {
+		return errors.New("transport: the incarnation of this member must not be zero")
+	}
 	if cfg.Receiver == nil {
 		return errors.New("transport: no receiver")
 	}
@@ -37,6 +40,9 @@ func checkConfig(cfg *Config) error {
 	}
 	if cfg.IsRemoved == nil {
 		cfg.IsRemoved = func(uint64) bool { return false }
+	}
+	if cfg.IncarnationOf == nil {
+		cfg.IncarnationOf = func(uint64) deimos.Incarnation { return deimos.Incarnation{} }
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -20,9 +21,10 @@ type conns struct {
 	open   map[*conn]struct{}
 }
 
-// begin registers a request; nil once the set is closed.
-func (s *conns) begin(w http.ResponseWriter, sender uint64) *conn {
-	c := &conn{ResponseWriter: w, control: http.NewResponseController(w), sender: sender}
+// begin registers a request, which ends with cancel when it is broken; nil once
+// the set is closed.
+func (s *conns) begin(w http.ResponseWriter, sender uint64, cancel context.CancelFunc) *conn {
+	c := &conn{ResponseWriter: w, control: http.NewResponseController(w), sender: sender, cancel: cancel}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -76,6 +78,11 @@ type conn struct {
 	http.ResponseWriter
 	control *http.ResponseController
 	sender  uint64
+	cancel  context.CancelFunc
+	// opened writes who answers into the header, just before it is sent. nil:
+	// nothing is to be written.
+	opened   func(status int, h http.Header)
+	answered bool // the header was sent
 
 	mu          sync.Mutex
 	broken      bool
@@ -83,8 +90,22 @@ type conn struct {
 	writeExtend time.Time
 }
 
+// WriteHeader implements http.ResponseWriter.
+func (c *conn) WriteHeader(status int) {
+	if !c.answered && status >= http.StatusOK {
+		c.answered = true
+		if c.opened != nil {
+			c.opened(status, c.Header())
+		}
+	}
+	c.ResponseWriter.WriteHeader(status)
+}
+
 // Write implements http.ResponseWriter.
 func (c *conn) Write(p []byte) (int, error) {
+	if !c.answered {
+		c.WriteHeader(http.StatusOK)
+	}
 	if err := c.extend(&c.writeExtend, c.control.SetWriteDeadline); err != nil {
 		return 0, err
 	}
@@ -117,8 +138,22 @@ func (c *conn) extend(next *time.Time, set func(time.Time) error) error {
 	return ignoreUnsupported(set(now.Add(idleTimeout + time.Second)))
 }
 
+// turnOff makes the connection end after the answer. The server must not read
+// what is left of the body, which it otherwise does for 256 KiB and without a
+// timeout.
+func (c *conn) turnOff() {
+	c.Header().Set("Connection", "close")
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.broken {
+		c.readExtend = time.Time{}
+		_ = c.control.SetReadDeadline(time.Unix(1, 0)) // a connection that is gone needs none
+	}
+}
+
 // kill makes every read and write fail, also those that are under way.
 func (c *conn) kill() {
+	c.cancel()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.broken = true

@@ -1,4 +1,5 @@
-// Package transport carries raft messages and snapshots between members.
+// Package transport carries raft messages, snapshots and calls between members,
+// and lets nobody else in.
 //
 // [HTTP] is the real one. It wraps etcd's rafthttp, whose identifiers, log,
 // statistics and fatal exits stay in here: each member dials two long-lived
@@ -15,15 +16,110 @@
 //     overtake each other; raft allows for that.
 //   - Sending never blocks and never calls the receiver back on the sending
 //     goroutine.
-//   - A message for another member, from a removed member or of another
-//     cluster is refused before it is delivered.
+//   - A message for another member, from a removed member, of another cluster,
+//     from or for another data directory, in the name of another member, or
+//     without proof where there is a secret is refused before it is delivered.
 //   - Nothing is delivered after Stop returns, and every goroutine of the
 //     package has ended by then.
 //
 // What it refuses to do: it does not judge what a message says (raftnode
-// does), does not listen (the owner of the listeners serves Handler), does not
-// verify or install snapshots (snap does), and does not resend.
+// does), does not listen (the owner of the listeners serves Handler, with TLS
+// or without), does not verify or install snapshots (snap does), and does not
+// resend.
 //
 // The goroutines belong to the [HTTP] or [Endpoint] that started them, and
 // Stop waits for them.
+//
+// # What is behind the peer port
+//
+//	GET  /raft/stream/message/<sender>   what the receiver sends to the sender
+//	GET  /raft/stream/msgapp/<sender>    the same, append messages only
+//	POST /raft                           one message
+//	POST /raft/snapshot                  a message with its length in front, and the snapshot
+//	POST /deimos/call                    a call: opaque bytes, at most 64 KiB each way
+//	GET  /members                        the members, as on the client port
+//
+// Every other path is answered with 404.
+//
+// # The opening
+//
+// Every request begins with headers that say who speaks to whom. Ids are in
+// hex, incarnations have 32 hex digits.
+//
+//	X-Etcd-Cluster-ID     the sender's cluster
+//	X-Server-From         the sender
+//	X-Raft-To             the receiver
+//	X-Deimos-Incarnation  the incarnation of the sender
+//	X-Deimos-Expects      the incarnation that the sender expects of the receiver;
+//	                      not there when the sender does not know one
+//
+// Who is no member yet may leave all of them out, for GET /members only; what
+// is there must be right. The receiver checks, before it reads the body: the
+// proof (see below), the cluster, the receiver, that the sender was not
+// removed, that the sender's incarnation is the one in the log if there is one,
+// that the sender is known, and that its own incarnation is the expected one.
+//
+// A sender is known when it was added with AddPeer, or when a peer that is
+// known lists it under GET /members: an unknown sender is refused, and asked
+// about in the background, once a second at most.
+//
+// Every answer says who gives it:
+//
+//	X-Etcd-Cluster-ID     the cluster
+//	X-Deimos-Member       the answering member
+//	X-Deimos-Incarnation  its incarnation
+//	X-Deimos-Refused      only there if the request was refused, which is before it
+//	                      was acted on: one of cluster, recipient, sender, removed,
+//	                      incarnation, expected, secret, run, paused, busy,
+//	                      too_large, opening
+//	X-Deimos-Knows        with incarnation: the one that the log has of the sender
+//	X-Deimos-Digest       the SHA-256 of the body in hex, for calls and /members
+//
+// A connection with a refused request is closed without reading its body. The
+// sender checks cluster, member and incarnation before it reads the body of the
+// answer. It ends itself when it is told that it was removed, or that its
+// incarnation is another one ([WipedError]), or by most peers that they are of
+// another cluster ([ForeignError]). A receiver ends itself likewise when another
+// incarnation is expected of it.
+//
+// # The proof
+//
+// Where the members share a secret, the opening also has:
+//
+//	X-Deimos-Run     the run of the receiving process: 16 random bytes in hex that
+//	                 the process made when it started; empty when not known
+//	X-Deimos-Time    when the request was made, in unix milliseconds
+//	X-Deimos-Nonce   16 random bytes in hex
+//	X-Deimos-Digest  the SHA-256 of the covered bytes of the body in hex: all of a
+//	                 message and of a call, of a snapshot the message with its
+//	                 length in front, of other requests none
+//	X-Deimos-Proof   the proof in hex
+//
+// A proof is the HMAC-SHA256 of these fields, each preceded by its length in 8
+// bytes, big-endian: the text "deimos peer proof 1", the method, path and query,
+// X-Etcd-Cluster-ID, X-Server-From, X-Raft-To, X-Deimos-Incarnation,
+// X-Deimos-Expects, X-Deimos-Run, X-Deimos-Time, X-Deimos-Nonce,
+// X-Deimos-Digest; a header that is not there is empty. The key is the
+// HMAC-SHA256 of the text "deimos peer proof 1 request" with the secret as key.
+//
+// The answer has the receiver's run and a proof of the same kind over: the same
+// text, the proof of the request, the status in decimal, X-Etcd-Cluster-ID,
+// X-Deimos-Member, X-Deimos-Incarnation, X-Deimos-Run, X-Deimos-Refused,
+// X-Deimos-Knows, X-Deimos-Digest. The text for its key ends in "answer". Only a
+// request with a good proof gets an answer with one.
+//
+// A request for another run is answered with 401 and the run, and the sender
+// repeats it at once: no proof outlives the process that it is for. Within a
+// run, a proof whose time is more than 5 minutes from the receiver's clock is
+// refused, and one that was used before. Ten failures in a second from one
+// address are answered by not looking at the proofs of that address for a
+// second (status 429).
+//
+// # What a secret does not give
+//
+// It does not hide anything, and it covers openings, messages, calls and lists,
+// not the bytes of a stream after its opening, nor those of a snapshot after its
+// message, nor the texts of refusals. Who can write to the connections of
+// others can change those. Use TLS on networks where somebody could. A secret
+// makes no difference between members: one that knows it can speak as any.
 package transport

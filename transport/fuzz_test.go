@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -30,26 +31,68 @@ func FuzzReadSnapshotMessage(f *testing.F) {
 	})
 }
 
-// FuzzPeerRequest sends any request to the peer port. Whatever is in it, no
-// panic gets out but the one that ends a connection, and only messages for this
-// member get through.
-func FuzzPeerRequest(f *testing.F) {
-	f.Add("POST", "/raft", "2", "c1", "3.6.0", "http://127.0.0.1:1", encode(f, heartbeat(2, 1, 5)))
-	f.Add("POST", "/raft", "9", "c1", "3.6.0", "x,,http://", encode(f, heartbeat(9, 1, 5)))
-	f.Add("POST", "/raft", "2", "c1", "x", "", []byte{0xff})
-	f.Add("POST", "/raft/snapshot", "2", "c1", "3.6.0", "", append(framed(f, snapshotMessage(2, 1, 5)), "body"...))
-	f.Add("POST", "/raft/snapshot", "2", "c1", "3.6.0", "", bytes.Repeat([]byte{0xff}, 16))
-	f.Add("GET", "/raft/stream/message/9", "9", "c1", "3.6.0", "", []byte{})
-	f.Add("GET", "/raft/stream/msgapp/7", "7", "c1", "3.6.0", "", []byte{})
-	f.Add("GET", "/raft/stream/x/2", "2", "c2", "2.0.0", "", []byte{})
-	f.Add("GET", "/raft/probing", "", "", "", "", []byte{})
-	f.Add("PUT", "/keys/a", "", "", "", "", []byte("value=1"))
+// FuzzOpening sends any request to the peer port, with a secret and without.
+// Whatever is in it, no panic gets out but the one that ends a connection, and
+// only messages of a member that is known get through; with a secret none do.
+func FuzzOpening(f *testing.F) {
+	inc1, inc2 := incarnationNo(1).String(), incarnationNo(2).String()
+	beat := encode(f, heartbeat(2, 1, 5))
+	f.Add(false, "POST", "/raft", "c1", "2", "1", inc2, inc1, "", "3.6.0", beat)
+	f.Add(true, "POST", "/raft", "c1", "2", "1", inc2, inc1, strings.Repeat("0", 64), "3.6.0", beat)
+	f.Add(true, "POST", "/raft", "c1", "2", "1", inc2, "", "", "3.6.0", beat)
+	f.Add(false, "POST", "/raft", "c1", "9", "1", inc2, inc1, "", "3.6.0", encode(f, heartbeat(9, 1, 5)))
+	f.Add(false, "POST", "/raft", "c1", "2", "1", inc2, inc1, "", "3.6.0", encode(f, heartbeat(3, 1, 5)))
+	f.Add(false, "POST", "/raft", "c1", "2", "1", inc2, inc1, "", "x", []byte{0xff})
+	f.Add(false, "POST", "/raft", "c1", "2", "1", inc1, inc2, "", "3.6.0", beat)
+	f.Add(false, "POST", "/raft/snapshot", "c1", "2", "1", inc2, inc1, "", "3.6.0", append(framed(f, snapshotMessage(2, 1, 5)), "body"...))
+	f.Add(false, "POST", "/raft/snapshot", "c1", "2", "1", inc2, inc1, "", "3.6.0", bytes.Repeat([]byte{0xff}, 16))
+	f.Add(false, "GET", "/raft/stream/message/9", "c1", "9", "1", inc2, "", "", "3.6.0", []byte{})
+	f.Add(false, "GET", "/raft/stream/msgapp/7", "c1", "7", "1", inc2, "", "", "3.6.0", []byte{})
+	f.Add(false, "GET", "/raft/stream/x/2", "c2", "2", "1", "x", "y", "", "2.0.0", []byte{})
+	f.Add(false, "POST", "/deimos/call", "c1", "2", "1", inc2, inc1, "", "", []byte("call"))
+	f.Add(true, "POST", "/deimos/call", "c1", "2", "1", inc2, inc1, "", "", []byte("call"))
+	f.Add(false, "GET", "/members", "", "", "", "", "", "", "", []byte{})
+	f.Add(true, "GET", "/members", "", "0", "", "", "", "x", "", []byte{})
+	f.Add(false, "GET", "/raft/probing", "", "", "", "", "", "", "", []byte{})
+	f.Add(false, "PUT", "/keys/a", "", "", "", "", "", "", "", []byte("value=1"))
+	open, guarded := fuzzTarget(f, nil), fuzzTarget(f, secretNo(f, 1))
+	f.Fuzz(func(t *testing.T, secret bool, method, path, cluster, sender, receiver, incarnation, expects, proof, version string, body []byte) {
+		h := open
+		if secret {
+			h = guarded
+		}
+		req := httptest.NewRequest(http.MethodPost, "/", bytes.NewReader(body))
+		req.Method, req.URL.Path = method, path
+		for key, value := range map[string]string{
+			headerCluster: cluster, headerSender: sender, headerReceiver: receiver, headerIncarnation: incarnation,
+			headerExpects: expects, headerProof: proof, headerRun: guarded.door.run, headerNonce: proof, headerDigest: proof,
+			headerVersion: version, headerMinimum: version, headerPeerURLs: "x,,http://",
+		} {
+			req.Header.Set(key, value)
+		}
+		w := httptest.NewRecorder()
+		defer func() {
+			if v := recover(); v != nil && v != http.ErrAbortHandler {
+				t.Errorf("%s %s: panic %v", method, path, v)
+			}
+		}()
+		h.Handler().ServeHTTP(w, req)
+		if secret && w.Code < 400 {
+			t.Errorf("%s %s without a good proof = %d, want a refusal", method, path, w.Code)
+		}
+	})
+}
+
+// fuzzTarget is member 1, which knows member 2 and that member 7 was removed.
+func fuzzTarget(f *testing.F, secret *Secret) *HTTP {
 	r := newHTTPRig(f)
+	r.secret, r.incarnationOf = secret, firstEight
 	r.markRemoved(7)
 	recv := newRecorder()
 	recv.refuseWith(func(m raftpb.Message) error {
-		if m.To != 1 || m.From == 0 || m.From == 7 {
-			panic("a message got through that is not for this member")
+		forwarded := m.Type == raftpb.MsgProp || m.Type == raftpb.MsgReadIndex
+		if secret != nil || m.To != 1 || m.From == 0 || m.From == 7 || m.From != 2 && !forwarded {
+			panic("a message got through that must not")
 		}
 		return errTaken
 	})
@@ -59,21 +102,43 @@ func FuzzPeerRequest(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
+	h.known.Store(&known{strangers: map[uint64]bool{2: true}}) // nobody is dialled, and nobody has a stream
 	f.Cleanup(h.Stop)
-	f.Fuzz(func(t *testing.T, method, path, sender, cluster, version, urls string, body []byte) {
-		req := httptest.NewRequest(http.MethodPost, "/", bytes.NewReader(body))
-		req.Method, req.URL.Path = method, path
-		for key, value := range map[string]string{
-			headerSender: sender, headerCluster: cluster, headerPeerURLs: urls,
-			"X-Server-Version": version, "X-Min-Cluster-Version": version, "X-Raft-To": "1",
-		} {
-			req.Header.Set(key, value)
+	return h
+}
+
+func FuzzAnswer(f *testing.F) {
+	f.Add("c1", "2", incarnationNo(2).String(), "", "")
+	f.Add("c1", "2", incarnationNo(2).String(), "incarnation", incarnationNo(3).String())
+	f.Add("", "x", "00", strings.Repeat("r", 41), "zz")
+	f.Fuzz(func(t *testing.T, cluster, member, incarnation, refused, knows string) {
+		h := make(http.Header)
+		h.Set(headerCluster, cluster)
+		h.Set(headerMember, member)
+		h.Set(headerIncarnation, incarnation)
+		h.Set(headerRefused, refused)
+		h.Set(headerKnows, knows)
+		a, err := parseAnswer(h)
+		if err == nil && (a.cluster == 0 || a.member == 0 || a.incarnation.IsZero() || len(a.refused) > 40) {
+			t.Errorf("parseAnswer(%v) = %+v, want all of it or an error", h, a)
 		}
-		defer func() {
-			if v := recover(); v != nil && v != http.ErrAbortHandler {
-				t.Errorf("%s %s: panic %v", method, path, v)
+	})
+}
+
+func FuzzMembers(f *testing.F) {
+	f.Add([]byte(`{"members":[{"id":"abc","name":"n","peerURLs":["http://a:1"],"clientURLs":[],"isLearner":true}]}`))
+	f.Add([]byte(`{"members":[{"id":"0"}]}`))
+	f.Add([]byte(`{"members":null}`))
+	f.Add([]byte(`[`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		list, err := parseMembers(data)
+		if err == nil && len(list) == 0 {
+			t.Error("parseMembers() = none, want some or an error")
+		}
+		for _, m := range list {
+			if m.ID == 0 {
+				t.Errorf("parseMembers() has a member with the id 0")
 			}
-		}()
-		h.Handler().ServeHTTP(httptest.NewRecorder(), req)
+		}
 	})
 }

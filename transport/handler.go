@@ -2,71 +2,189 @@ package transport
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"path"
-	"strings"
 
-	"go.etcd.io/etcd/client/pkg/v3/types"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/rafthttp"
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/marsevilspirit/deimos"
 )
 
-// Names of rafthttp's headers.
 const (
-	headerSender   = "X-Server-From"
-	headerCluster  = "X-Etcd-Cluster-ID"
-	headerPeerURLs = "X-PeerURLs"
-	headerVersion  = "X-Server-Version"
-	headerMinimum  = "X-Min-Cluster-Version"
+	// refusingMax bounds the refusals that are being written at one time. A
+	// request above it loses its connection without an answer.
+	refusingMax = 256
+	// membersServeMax bounds the member lists that are being written at one
+	// time, for which no membership is needed.
+	membersServeMax = 16
 )
 
 // errOpening is the kind of the errors for requests that are turned away
 // before a message is read from them.
 var errOpening = errors.New("transport: request refused")
 
-// serve makes the checks that rafthttp leaves out, bounds the request, and
-// hands it to rafthttp's handler. A handler that panics costs its connection,
-// no more.
-func (t *HTTP) serve(w http.ResponseWriter, r *http.Request) {
-	var admit func(http.ResponseWriter, *http.Request) bool
-	sender, _ := parseID(r.Header.Get(headerSender))
-	switch dir := path.Dir(r.URL.Path); {
-	case r.URL.Path == rafthttp.RaftPrefix:
-		admit = t.admitMessage
-	case r.URL.Path == rafthttp.RaftSnapshotPrefix:
-		admit = t.admitSnapshot
-	case path.Dir(dir) == rafthttp.RaftStreamPrefix && path.Clean(r.URL.Path) == r.URL.Path:
-		admit = t.admitStream
-		sender, _ = parseID(path.Base(r.URL.Path))
-	default:
-		http.NotFound(w, r)
-		return
+// handler serves a request whose opening is acceptable. It returns how the
+// request is to be refused, nil when it has been answered.
+type handler func(c *conn, r *http.Request, o opening) *refusedOpen
+
+// route is what is behind a path.
+type route struct {
+	method string
+	serve  handler
+	raft   bool // rafthttp's own, which must name versions
+	anyone bool // also for those that are no members
+}
+
+// route finds what is behind a path.
+func (t *HTTP) route(p string) (route, bool) {
+	switch {
+	case p == rafthttp.RaftPrefix:
+		return route{method: http.MethodPost, serve: t.serveMessage, raft: true}, true
+	case p == rafthttp.RaftSnapshotPrefix:
+		return route{method: http.MethodPost, serve: t.serveSnapshot, raft: true}, true
+	case path.Dir(path.Dir(p)) == rafthttp.RaftStreamPrefix && path.Clean(p) == p:
+		return route{method: http.MethodGet, serve: t.serveStream, raft: true}, true
+	case p == callPath && t.cfg.Answer != nil:
+		return route{method: http.MethodPost, serve: t.serveCall}, true
+	case p == membersPath && t.cfg.Members != nil:
+		return route{method: http.MethodGet, serve: t.serveMembers, anyone: true}, true
 	}
-	c := t.conns.begin(w, sender)
+	return route{}, false
+}
+
+// serve makes the checks that rafthttp leaves out, bounds the request, and
+// hands it to what is behind its path. A handler that panics costs its
+// connection, no more.
+func (t *HTTP) serve(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	claimed, _ := parseID(r.Header.Get(headerSender))
+	c := t.conns.begin(w, claimed, cancel)
 	if c == nil {
+		(&conn{ResponseWriter: w, control: http.NewResponseController(w)}).turnOff()
 		http.Error(w, "stopped", http.StatusServiceUnavailable)
 		return
 	}
 	defer t.conns.end(c)
-	defer t.recovered(sender)
+	defer t.recovered(r)
+	r = r.WithContext(ctx)
 	r.Body = timedBody{c, r.Body}
-	defer t.snapshotReceived(r)
-	if !isVersion(r.Header.Get(headerVersion)) || !isVersion(r.Header.Get(headerMinimum)) {
-		t.turnAway(c, sender, http.StatusBadRequest, "invalid version")
+	to, ok := t.route(r.URL.Path)
+	if !ok {
+		c.turnOff()
+		http.NotFound(c, r)
 		return
 	}
-	if admit(c, r) {
-		t.raw.ServeHTTP(c, r)
+	if refused := t.serveRoute(c, r, to); refused != nil {
+		t.turnAway(c, r, refused)
 	}
 }
 
+// serveRoute checks the opening and serves the request.
+func (t *HTTP) serveRoute(c *conn, r *http.Request, to route) *refusedOpen {
+	refused := t.door.check(r)
+	c.opened = t.signer(r, refused == nil)
+	if refused != nil {
+		return refused
+	}
+	o, err := parseOpening(r.Header)
+	if err != nil {
+		return refuse(refusedOpening, http.StatusBadRequest, 0, "%w", err)
+	}
+	if refused := t.admit(o, to.anyone); refused != nil {
+		return refused
+	}
+	if to.raft && (!isVersion(r.Header.Get(headerVersion)) || !isVersion(r.Header.Get(headerMinimum))) {
+		return refuse(refusedOpening, http.StatusBadRequest, o.sender, "invalid version")
+	}
+	if r.Method != to.method {
+		c.Header().Set("Allow", to.method)
+		return refuse(refusedOpening, http.StatusMethodNotAllowed, o.sender, "method %.20q for %s", r.Method, to.method)
+	}
+	return to.serve(c, r, o)
+}
+
+// signer returns what writes into an answer who gives it, and proves it to who
+// has proven himself.
+func (t *HTTP) signer(r *http.Request, authentic bool) func(int, http.Header) {
+	proof := r.Header.Get(headerProof)
+	return func(status int, h http.Header) {
+		h.Set(headerCluster, deimos.FormatID(t.cfg.ClusterID))
+		h.Set(headerMember, deimos.FormatID(t.cfg.MemberID))
+		h.Set(headerIncarnation, t.cfg.Incarnation.String())
+		if t.cfg.Secret == nil {
+			return
+		}
+		h.Set(headerRun, t.door.run)
+		if authentic {
+			h.Set(headerProof, t.cfg.Secret.answerProof(proof, status, h))
+		}
+	}
+}
+
+// admit makes the checks of an authentic opening. It is the only place that
+// decides who may speak to this member.
+func (t *HTTP) admit(o opening, anyone bool) *refusedOpen {
+	const status = http.StatusPreconditionFailed
+	anonymous := anyone && o.sender == 0
+	switch known := t.cfg.IncarnationOf(o.sender); {
+	case o.cluster != t.cfg.ClusterID && !(anonymous && o.cluster == 0):
+		return refuse(refusedCluster, status, 0, "member %x of cluster %x, this is cluster %x", o.sender, o.cluster, t.cfg.ClusterID)
+	case o.receiver != t.cfg.MemberID && !(anonymous && o.receiver == 0):
+		return refuse(refusedRecipient, status, o.sender, "it is for member %x, this is member %x", o.receiver, t.cfg.MemberID)
+	case anonymous:
+		return nil
+	case o.sender == 0 || o.sender == t.cfg.MemberID:
+		return refuse(refusedSender, http.StatusBadRequest, 0, "the sender is %x", o.sender)
+	case t.cfg.IsRemoved(o.sender):
+		return refuse(refusedRemoved, http.StatusGone, o.sender, "the sender %x was removed", o.sender)
+	case o.incarnation.IsZero():
+		return refuse(refusedOpening, http.StatusBadRequest, o.sender, "the sender %x does not say which data directory it runs with", o.sender)
+	case !known.IsZero() && known != o.incarnation:
+		return refuse(refusedIncarnation, http.StatusConflict, o.sender,
+			"the sender %x runs with the data directory %s, but is known with %s", o.sender, o.incarnation, known)
+	case !t.known.Load().has(o.sender):
+		t.introductions.want(o.sender)
+		return refuse(refusedSender, http.StatusServiceUnavailable, 0, "no member that is known has told of the sender %x yet", o.sender)
+	case !o.expects.IsZero() && o.expects != t.cfg.Incarnation:
+		t.end(&WipedError{Member: t.cfg.MemberID, Mine: t.cfg.Incarnation, Theirs: o.expects, By: o.sender})
+		return refuse(refusedExpected, http.StatusConflict, o.sender,
+			"it is meant for the data directory %s, this is %s", o.expects, t.cfg.Incarnation)
+	}
+	return nil
+}
+
+// turnAway answers a request that is refused, reads nothing more of it, and
+// ends its connection.
+func (t *HTTP) turnAway(c *conn, r *http.Request, e *refusedOpen) {
+	if e.reason == refusedRun {
+		t.metrics.refusedFor(e.reason) // it is the first word of every sound sender
+	} else {
+		t.refused(&raftpb.Message{From: e.sender}, e.reason, fmt.Errorf("%w: %s %s from %s: %w",
+			errOpening, r.Method, r.URL.Path, r.RemoteAddr, e.err))
+	}
+	if t.refusing.Add(1) > refusingMax {
+		t.refusing.Add(-1)
+		panic(http.ErrAbortHandler)
+	}
+	defer t.refusing.Add(-1)
+	c.turnOff()
+	c.Header().Set(headerRefused, string(e.reason))
+	if e.reason == refusedIncarnation {
+		c.Header().Set(headerKnows, t.cfg.IncarnationOf(e.sender).String())
+	}
+	http.Error(c, string(e.reason), e.status)
+}
+
 // recovered turns a panic of a handler into the end of its connection.
-func (t *HTTP) recovered(sender uint64) {
+func (t *HTTP) recovered(r *http.Request) {
 	v := recover()
 	if v == nil {
 		return
@@ -77,124 +195,112 @@ func (t *HTTP) recovered(sender uint64) {
 	}
 	told := errors.Is(err, errRefused) || errors.Is(err, ErrStopped) || errors.Is(err, http.ErrAbortHandler)
 	if !told {
-		t.requestRefused(sender, refusedPanic, err)
+		t.refused(&raftpb.Message{}, refusedPanic, fmt.Errorf("transport: %.60q from %s: %w", r.URL.Path, r.RemoteAddr, err))
 	}
 	panic(http.ErrAbortHandler)
 }
 
-// turnAway answers a request that is not let through to rafthttp.
-func (t *HTTP) turnAway(w http.ResponseWriter, sender uint64, code int, why string) bool {
-	t.requestRefused(sender, refusedOpening, fmt.Errorf("%w: %s", errOpening, why))
-	http.Error(w, why, code)
-	return false
+// serveStream lets a peer read what this member sends to it. A member that the
+// log has not told of yet does not get a stream.
+func (t *HTTP) serveStream(c *conn, r *http.Request, o opening) *refusedOpen {
+	if id, ok := parseID(path.Base(r.URL.Path)); !ok || id != o.sender {
+		return refuse(refusedSender, http.StatusNotFound, o.sender, "the sender %x asks for the stream of another member", o.sender)
+	}
+	if _, ok := t.known.Load().peers[o.sender]; !ok {
+		return refuse(refusedSender, http.StatusServiceUnavailable, o.sender, "the log has not told of the sender %x yet", o.sender)
+	}
+	r.Header.Del(headerPeerURLs) // rafthttp hears of members from us only
+	t.raw.ServeHTTP(c, r)
+	return nil
 }
 
-// admitStream lets a peer read what this member sends to it. rafthttp refuses
-// other clusters, removed members and strangers. A stranger does not become
-// known by listening.
-func (t *HTTP) admitStream(_ http.ResponseWriter, r *http.Request) bool {
-	r.Header.Del(headerPeerURLs)
-	return true
-}
-
-// admitMessage lets a member post a message of at most 16 MiB.
-func (t *HTTP) admitMessage(w http.ResponseWriter, r *http.Request) bool {
-	if !t.admitSender(w, r) {
-		return false
+// serveMessage takes a message of at most 16 MiB.
+func (t *HTTP) serveMessage(c *conn, r *http.Request, o opening) *refusedOpen {
+	data, refused := t.readBody(r, o, messageMaxBytes)
+	if refused != nil {
+		return refused
 	}
-	if r.ContentLength > messageMaxBytes {
-		sender, _ := parseID(r.Header.Get(headerSender))
-		return t.turnAway(w, sender, http.StatusRequestEntityTooLarge, "message too large")
+	var m raftpb.Message
+	if err := m.Unmarshal(data); err != nil {
+		return refuse(refusedOpening, http.StatusBadRequest, o.sender, "message of %x: %w", o.sender, err)
 	}
-	r.Body = http.MaxBytesReader(w, r.Body, messageMaxBytes)
-	return true
-}
-
-// admitSender refuses posts of removed members, and lets a member that is not
-// known yet in, within bounds: a member that was away while the cluster grew
-// can only learn of the new members from them.
-func (t *HTTP) admitSender(w http.ResponseWriter, r *http.Request) bool {
-	urls := strings.Split(r.Header.Get(headerPeerURLs), ",")
-	r.Header.Del(headerPeerURLs) // from here on only we tell rafthttp of strangers
-	if r.Method != http.MethodPost || r.Header.Get(headerCluster) != types.ID(t.cfg.ClusterID).String() {
-		return true // rafthttp refuses it before it reads the body
+	if err := speaksFor(o.sender, &m); err != nil {
+		return refuse(refusedSender, http.StatusBadRequest, o.sender, "%w", err)
 	}
-	sender, ok := parseID(r.Header.Get(headerSender))
+	err := t.receive(m)
+	var removed errSenderRemoved
 	switch {
-	case !ok || sender == t.cfg.MemberID:
-		return t.turnAway(w, sender, http.StatusBadRequest, "invalid sender")
-	case t.cfg.IsRemoved(sender):
-		t.requestRefused(sender, refusedRemoved, errSenderRemoved{sender})
-		errSenderRemoved{sender}.WriteTo(w)
-		return false
-	case t.known.Load().has(sender):
-		return true
+	case err == nil:
+		c.WriteHeader(http.StatusNoContent)
+	case errors.As(err, &removed) && removed.id == o.sender:
+		c.Header().Set(headerRefused, string(refusedRemoved))
+		c.turnOff()
+		http.Error(c, string(refusedRemoved), http.StatusGone)
+	default: // the inbox has told of it
+		c.turnOff()
+		http.Error(c, "message refused", http.StatusInternalServerError)
 	}
-	if err := checkURLs(urls); err != nil {
-		return t.turnAway(w, sender, http.StatusNotFound, "unknown sender without usable peer URLs")
-	}
-	if !t.addStranger(sender, urls) {
-		return t.turnAway(w, sender, http.StatusNotFound, "too many unknown senders")
-	}
-	return true
+	return nil
 }
 
-// addStranger lets this member answer a member that it does not know yet.
-func (t *HTTP) addStranger(id uint64, urls []string) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	k := t.known.Load()
-	if k.has(id) {
-		return true
+// readBody reads a whole body that the opening covers.
+func (t *HTTP) readBody(r *http.Request, o opening, limit int64) ([]byte, *refusedOpen) {
+	tooLarge := refuse(refusedTooLarge, http.StatusRequestEntityTooLarge, o.sender, "a body above the limit of %d bytes", limit)
+	if r.ContentLength > limit {
+		return nil, tooLarge
 	}
-	if t.stopped || len(k.strangers) >= strangersMax {
-		return false
+	data, err := io.ReadAll(io.LimitReader(r.Body, limit+1))
+	switch {
+	case err != nil:
+		return nil, refuse(refusedOpening, http.StatusBadRequest, o.sender, "body: %w", err)
+	case int64(len(data)) > limit:
+		return nil, tooLarge
+	case t.cfg.Secret != nil && digest(data) != o.digest:
+		return nil, refuse(refusedSecret, http.StatusUnauthorized, o.sender, "the body is not the one that the proof covers")
 	}
-	if err := guard(func() { t.rt.AddRemote(types.ID(id), urls) }); err != nil {
-		return false
-	}
-	t.known.Store(k.withStranger(id))
-	t.log.Info("message from a member that the log has not told of yet", "sender", types.ID(id).String(), "peer URLs", urls)
-	return true
+	return data, nil
 }
 
-// admitSnapshot lets a member post a snapshot, of which it reads the message in
-// front first, because rafthttp names a file by it.
-func (t *HTTP) admitSnapshot(w http.ResponseWriter, r *http.Request) bool {
-	if !t.admitSender(w, r) {
-		return false
+// speaksFor returns an error when a member sends a message in the name of
+// another one. Proposals and requests to read are passed on by followers that
+// were taken for the leader, and keep the name of the first sender.
+func speaksFor(sender uint64, m *raftpb.Message) error {
+	if m.From == sender || m.From != raft.None && (m.Type == raftpb.MsgProp || m.Type == raftpb.MsgReadIndex) {
+		return nil
 	}
-	if r.Method != http.MethodPost || r.Header.Get(headerCluster) != types.ID(t.cfg.ClusterID).String() {
-		return true
-	}
-	sender, _ := parseID(r.Header.Get(headerSender))
-	m, head, err := readSnapshotMessage(r.Body)
-	if err != nil {
-		return t.turnAway(w, sender, http.StatusBadRequest, err.Error())
-	}
-	if m.To != t.cfg.MemberID || m.From == raft.None || t.cfg.IsRemoved(m.From) {
-		return t.turnAway(w, sender, http.StatusBadRequest, fmt.Sprintf("snapshot from %x for %x", m.From, m.To))
-	}
+	return fmt.Errorf("member %x sends a %s in the name of member %x", sender, m.Type, m.From)
+}
+
+// serveSnapshot takes a snapshot, of which it reads the message in front first,
+// because rafthttp names a file by it.
+func (t *HTTP) serveSnapshot(c *conn, r *http.Request, o opening) *refusedOpen {
 	select {
 	case t.receiving <- struct{}{}:
+		defer func() { <-t.receiving }()
 	default:
-		return t.turnAway(w, sender, http.StatusServiceUnavailable, "too many snapshots at one time")
+		return refuse(refusedBusy, http.StatusServiceUnavailable, o.sender, "too many snapshots at one time")
 	}
-	r.Body = &receivedBody{Reader: io.MultiReader(bytes.NewReader(head), r.Body), Closer: r.Body}
-	return true
+	m, head, err := readSnapshotMessage(r.Body)
+	switch {
+	case err != nil:
+		return refuse(refusedOpening, http.StatusBadRequest, o.sender, "%w", err)
+	case t.cfg.Secret != nil && digest(head) != o.digest:
+		return refuse(refusedSecret, http.StatusUnauthorized, o.sender, "the head of the snapshot is not the one that the proof covers")
+	case m.To != t.cfg.MemberID:
+		return refuse(refusedRecipient, http.StatusBadRequest, o.sender, "snapshot for member %x", m.To)
+	case m.From != o.sender:
+		return refuse(refusedSender, http.StatusBadRequest, o.sender, "snapshot in the name of member %x", m.From)
+	}
+	r.Body = receivedBody{io.MultiReader(bytes.NewReader(head), r.Body), r.Body}
+	r.Header.Del(headerPeerURLs) // rafthttp hears of members from us only
+	t.raw.ServeHTTP(c, r)
+	return nil
 }
 
-// receivedBody is the body of a request that holds a token of receiving.
+// receivedBody is a body of which the head was read already.
 type receivedBody struct {
 	io.Reader
 	io.Closer
-}
-
-// snapshotReceived gives the token back, if the request holds one.
-func (t *HTTP) snapshotReceived(r *http.Request) {
-	if _, ok := r.Body.(*receivedBody); ok {
-		<-t.receiving
-	}
 }
 
 // readSnapshotMessage reads the length and the message in front of a snapshot

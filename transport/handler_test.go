@@ -29,6 +29,8 @@ func request(t testing.TB, method, url, path string, body io.Reader) *http.Reque
 	req.Header.Set("X-Etcd-Cluster-ID", "c1")
 	req.Header.Set("X-Raft-To", "1")
 	req.Header.Set("X-PeerURLs", "http://127.0.0.1:1")
+	req.Header.Set("X-Deimos-Incarnation", incarnationNo(2).String())
+	req.Header.Set("X-Deimos-Expects", incarnationNo(1).String())
 	return req
 }
 
@@ -61,15 +63,19 @@ func TestPeerPortRefuses(t *testing.T) {
 	}{
 		{"root", "GET", "/", nil, nil, 404},
 		{"client path", "GET", "/keys/a", nil, nil, 404},
-		{"member list", "GET", "/members", nil, nil, 404},
 		{"below raft", "POST", "/raft/x", beat, nil, 404},
 		{"unclean path", "POST", "//raft", beat, nil, 404},
 		{"unclean stream", "GET", "/raft/stream/x/../message/2", nil, nil, 404},
 		{"stream without id", "GET", "/raft/stream/message", nil, nil, 404},
 		{"stream without valid id", "GET", "/raft/stream/message/xyz", nil, nil, 404},
 		{"unknown stream", "GET", "/raft/stream/other/2", nil, nil, 404},
-		{"stream of a stranger", "GET", "/raft/stream/message/9", nil, nil, 404},
-		{"stream of a removed member", "GET", "/raft/stream/message/7", nil, nil, 410},
+		{"stream of another member", "GET", "/raft/stream/message/3", nil, nil, 404},
+		{"stream of a stranger", "GET", "/raft/stream/message/9", nil, header("X-Server-From", "9"), 503},
+		{"stream of a removed member", "GET", "/raft/stream/message/7", nil, header("X-Server-From", "7"), 410},
+		{"stream for another data directory", "GET", "/raft/stream/message/2", nil, header("X-Deimos-Expects", incarnationNo(9).String()), 409},
+		{"stream from another data directory", "GET", "/raft/stream/message/2", nil, header("X-Deimos-Incarnation", incarnationNo(9).String()), 409},
+		{"stream from no data directory", "GET", "/raft/stream/message/2", nil, header("X-Deimos-Incarnation", ""), 400},
+		{"stream from an unreadable data directory", "GET", "/raft/stream/message/2", nil, header("X-Deimos-Incarnation", "2"), 400},
 		{"stream for another member", "GET", "/raft/stream/message/2", nil, header("X-Raft-To", "3"), 412},
 		{"stream of another cluster", "GET", "/raft/stream/message/2", nil, header("X-Etcd-Cluster-ID", "c2"), 412},
 		{"stream with a bad version", "GET", "/raft/stream/message/2", nil, header("X-Server-Version", "x"), 400},
@@ -78,30 +84,37 @@ func TestPeerPortRefuses(t *testing.T) {
 		{"message by GET", "GET", "/raft", nil, nil, 405},
 		{"message of another cluster", "POST", "/raft", beat, header("X-Etcd-Cluster-ID", "c2"), 412},
 		{"message of no cluster", "POST", "/raft", beat, header("X-Etcd-Cluster-ID", ""), 412},
-		{"message of an old version", "POST", "/raft", beat, header("X-Server-Version", "2.0.0"), 412},
+		{"message of an old version", "POST", "/raft", beat, header("X-Server-Version", "2.x"), 400},
 		{"message with a bad version", "POST", "/raft", beat, header("X-Server-Version", "x"), 400},
 		{"message with a bad minimum version", "POST", "/raft", beat, header("X-Min-Cluster-Version", "3.0"), 400},
 		{"message of nobody", "POST", "/raft", beat, header("X-Server-From", ""), 400},
 		{"message of id 0", "POST", "/raft", beat, header("X-Server-From", "0"), 400},
 		{"message of myself", "POST", "/raft", beat, header("X-Server-From", "1"), 400},
-		{"message of a removed member", "POST", "/raft", beat, header("X-Server-From", "7"), 403},
-		{"message with a removed sender inside", "POST", "/raft", encode(t, heartbeat(7, 1, 1)), nil, 403},
-		{"message of a stranger without URLs", "POST", "/raft", beat, func(r *http.Request) {
-			r.Header.Set("X-Server-From", "9")
-			r.Header.Del("X-PeerURLs")
-		}, 404},
-		{"message of a stranger with bad URLs", "POST", "/raft", beat, func(r *http.Request) {
-			r.Header.Set("X-Server-From", "9")
-			r.Header.Set("X-PeerURLs", "http://127.0.0.1:1,x")
-		}, 404},
+		{"message of a removed member", "POST", "/raft", beat, header("X-Server-From", "7"), 410},
+		{"message with a removed sender inside", "POST", "/raft", encode(t, heartbeat(7, 1, 1)), nil, 400},
+		{"message in the name of another", "POST", "/raft", encode(t, heartbeat(3, 1, 1)), nil, 400},
+		{"proposal in the name of nobody", "POST", "/raft", encode(t, raftpb.Message{Type: raftpb.MsgProp, To: 1}), nil, 400},
+		{"message for another member outside", "POST", "/raft", beat, header("X-Raft-To", "3"), 412},
+		{"message for nobody", "POST", "/raft", beat, header("X-Raft-To", ""), 412},
+		{"message for another data directory", "POST", "/raft", beat, header("X-Deimos-Expects", incarnationNo(9).String()), 409},
+		{"message from another data directory", "POST", "/raft", beat, header("X-Deimos-Incarnation", incarnationNo(9).String()), 409},
+		{"call by GET", "GET", "/deimos/call", nil, nil, 405},
+		{"call of another cluster", "POST", "/deimos/call", nil, header("X-Etcd-Cluster-ID", "c2"), 412},
+		{"call of nobody", "POST", "/deimos/call", nil, header("X-Server-From", ""), 400},
+		{"call from another data directory", "POST", "/deimos/call", nil, header("X-Deimos-Incarnation", incarnationNo(9).String()), 409},
+		{"call above the limit", "POST", "/deimos/call", make([]byte, callMaxBytes+1), nil, 413},
+		{"members by POST", "POST", "/members", nil, nil, 405},
+		{"members of another cluster", "GET", "/members", nil, header("X-Etcd-Cluster-ID", "c2"), 412},
+		{"members for a removed member", "GET", "/members", nil, header("X-Server-From", "7"), 410},
+		{"message of a stranger", "POST", "/raft", encode(t, heartbeat(9, 1, 1)), header("X-Server-From", "9"), 503},
 		{"message that does not decode", "POST", "/raft", []byte("\xff\xff\xff"), nil, 400},
 		{"message for another member", "POST", "/raft", encode(t, heartbeat(2, 3, 1)), nil, 500},
-		{"message without a sender", "POST", "/raft", encode(t, heartbeat(0, 1, 1)), nil, 500},
+		{"message without a sender", "POST", "/raft", encode(t, heartbeat(0, 1, 1)), nil, 400},
 		{"message above the limit", "POST", "/raft", make([]byte, messageMaxBytes+1), nil, 413},
-		{"endless message", "POST", "/raft", make([]byte, messageMaxBytes+1), func(r *http.Request) { r.ContentLength = -1 }, 400},
+		{"endless message", "POST", "/raft", make([]byte, messageMaxBytes+1), func(r *http.Request) { r.ContentLength = -1 }, 413},
 		{"snapshot by GET", "GET", "/raft/snapshot", nil, nil, 405},
 		{"snapshot of another cluster", "POST", "/raft/snapshot", framed(t, local), header("X-Etcd-Cluster-ID", "c2"), 412},
-		{"snapshot of a removed member", "POST", "/raft/snapshot", framed(t, local), header("X-Server-From", "7"), 403},
+		{"snapshot of a removed member", "POST", "/raft/snapshot", framed(t, local), header("X-Server-From", "7"), 410},
 		{"snapshot of nobody", "POST", "/raft/snapshot", framed(t, local), header("X-Server-From", ""), 400},
 		{"empty snapshot", "POST", "/raft/snapshot", nil, nil, 400},
 		{"snapshot with a huge message", "POST", "/raft/snapshot", bytes.Repeat([]byte{0xff}, 100), nil, 400},
@@ -110,9 +123,13 @@ func TestPeerPortRefuses(t *testing.T) {
 		{"snapshot without metadata", "POST", "/raft/snapshot", framed(t, noMeta), nil, 400},
 		{"snapshot for another member", "POST", "/raft/snapshot", framed(t, snapshotMessage(2, 3, 5)), nil, 400},
 		{"snapshot with a removed sender inside", "POST", "/raft/snapshot", framed(t, snapshotMessage(7, 1, 5)), nil, 400},
+		{"snapshot in the name of another", "POST", "/raft/snapshot", framed(t, snapshotMessage(3, 1, 5)), nil, 400},
+		{"snapshot from another data directory", "POST", "/raft/snapshot", framed(t, local), header("X-Deimos-Incarnation", incarnationNo(9).String()), 409},
+		{"snapshot for another member outside", "POST", "/raft/snapshot", framed(t, local), header("X-Raft-To", "3"), 412},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newHTTPRig(t)
+			r.incarnationOf = firstEight
 			r.markRemoved(7)
 			a := r.start(t, 1, 2)
 			client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
@@ -169,16 +186,22 @@ func TestPeerPortTakesWhatIsSound(t *testing.T) {
 	}
 }
 
+// firstEight are the incarnations that the log knows.
+func firstEight(id uint64) deimos.Incarnation {
+	if id == 0 || id > 8 {
+		return deimos.Incarnation{}
+	}
+	return incarnationNo(id)
+}
+
+// Goal: who is unknown waits until a known member vouches for him, and only so
+// many are let in that way.
 func TestStrangersAreBounded(t *testing.T) {
 	r := newHTTPRig(t)
 	a := r.start(t, 1, 2)
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	for i := range uint64(strangersMax + 2) {
-		id := 100 + i
-		want := http.StatusNoContent
-		if i >= strangersMax {
-			want = http.StatusNotFound
-		}
+	post := func(id uint64) int {
+		t.Helper()
 		req := request(t, "POST", r.url(t, 1), "/raft", bytes.NewReader(encode(t, heartbeat(id, 1, 1))))
 		req.Header.Set("X-Server-From", deimos.FormatID(id))
 		resp, err := client.Do(req)
@@ -186,12 +209,35 @@ func TestStrangersAreBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 		resp.Body.Close()
-		if resp.StatusCode != want {
-			t.Errorf("message of stranger %d = %d, want %d", i, resp.StatusCode, want)
+		return resp.StatusCode
+	}
+	const first = 100
+	for i := range uint64(strangersMax + 2) {
+		r.list(deimos.Member{ID: first + i, PeerURLs: []string{"http://127.0.0.1:1"}})
+		if got := post(first + i); got != http.StatusServiceUnavailable {
+			t.Errorf("message of stranger %d = %d, want 503", i, got)
 		}
 	}
-	if got := len(a.recv.messages()); got != strangersMax {
-		t.Errorf("%d messages were delivered, want %d", got, strangersMax)
+	if got := post(99); got != http.StatusServiceUnavailable {
+		t.Errorf("message of a stranger that nobody lists = %d, want 503", got)
+	}
+	r.start(t, 2, 1) // which vouches
+	taken := func() (n int) {
+		for i := range uint64(strangersMax + 2) {
+			if post(first+i) == http.StatusNoContent {
+				n++
+			}
+		}
+		return n
+	}
+	eventually(t, "strangers that are let in", func() bool { return taken() == strangersMax })
+	h := a.sender.(*HTTP)
+	h.askAround(t.Context(), map[uint64]bool{first: true, first + strangersMax: true, first + strangersMax + 1: true, 99: true})
+	if got := taken(); got != strangersMax {
+		t.Errorf("%d strangers are let in, want %d", got, strangersMax)
+	}
+	if got := post(99); got != http.StatusServiceUnavailable {
+		t.Errorf("message of a stranger that nobody lists = %d, want 503", got)
 	}
 }
 

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -38,8 +39,8 @@ const (
 	// snapshotReceiveMax bounds the snapshots received at one time: one from
 	// the leader, one from a leader that does not know yet that it is none.
 	snapshotReceiveMax = 2
-	// strangersMax bounds the members that wrote to us before the log told us
-	// of them.
+	// strangersMax bounds the members that others vouch for before the log told
+	// us of them, and those about whom others are to be asked.
 	strangersMax = 64
 
 	dialTimeoutDefault = 2 * time.Second
@@ -84,6 +85,26 @@ type Config struct {
 	// IsRemoved tells whether a member id was removed from the cluster for
 	// ever. It may be called from any goroutine. nil: no id is.
 	IsRemoved func(id uint64) bool
+	// Incarnation is that of this member's data directory. Required, not zero.
+	Incarnation deimos.Incarnation
+	// IncarnationOf returns what the log says of a member's incarnation, zero
+	// for a member that has not started or is unknown. It may be called from
+	// any goroutine and must not wait. nil: always zero.
+	IncarnationOf func(id uint64) deimos.Incarnation
+	// Secret is what the members prove to each other that they know. nil: none;
+	// whoever reaches the peer port is believed.
+	Secret *Secret
+	// TLS is for peers with https URLs; it is cloned. nil: the roots of the
+	// system and TLS 1.3. The owner of the listeners does the serving side.
+	TLS *tls.Config
+	// Answer answers the calls of members, each on a goroutine of its own, at
+	// most 64 at one time. ctx ends when the caller is gone and at Stop, which
+	// waits for Answer to return. At most 64 KiB travel either way. nil: calls
+	// are answered with 404.
+	Answer func(ctx context.Context, from uint64, request []byte) []byte
+	// Members answers GET /members as on the client port, at most 4 MiB, also
+	// to those that are no members but know the secret. nil: 404.
+	Members http.Handler
 	// Log gets one line when a peer becomes unreachable, one when it is back,
 	// and two per snapshot; the rest is at Debug. nil: discard.
 	Log *slog.Logger
@@ -107,6 +128,17 @@ type HTTP struct {
 	metrics *metrics
 	reasons *reasons
 	conns   conns
+
+	door          *door
+	opener        opener
+	introductions *introductions
+	verdicts      verdicts
+	refusing      atomic.Int32
+	// answering and listing have a token for each call that is being answered
+	// and each list of members that is being written.
+	answering, listing chan struct{}
+	calling            sync.WaitGroup // calls to others
+	sent, received     traffic        // of append messages
 
 	// mu is held while the set of peers changes and while rafthttp is told so.
 	mu      sync.Mutex
@@ -161,6 +193,14 @@ func NewHTTP(cfg Config) (*HTTP, error) {
 		stallTimeout: snapshotStallTimeout,
 		fatal:        make(chan error, 1),
 		stop:         make(chan struct{}),
+		answering:    make(chan struct{}, callsServeMax),
+		listing:      make(chan struct{}, membersServeMax),
+		door:         newDoor(cfg.Secret),
+		opener: opener{
+			secret: cfg.Secret, cluster: cfg.ClusterID, self: cfg.MemberID,
+			incarnation: cfg.Incarnation, incarnationOf: cfg.IncarnationOf,
+		},
+		introductions: newIntroductions(),
 	}
 	t.inbox = newInbox(cfg.MemberID, cfg.Receiver, cfg.IsRemoved)
 	t.inbox.onRefused = t.refused
@@ -182,13 +222,14 @@ func NewHTTP(cfg Config) (*HTTP, error) {
 	if err := t.rt.Start(); err != nil {
 		return nil, fmt.Errorf("transport: start: %w", err)
 	}
-	t.clients = newClients(cfg.DialTimeout)
-	if err := t.clients.install(t.rt); err != nil {
+	t.clients = newClients(cfg.DialTimeout, cfg.TLS)
+	if err := install(t.rt, t.openStream, t.post); err != nil {
 		return nil, err
 	}
 	t.raw = t.rt.Handler()
 	t.wg.Go(t.reports.run)
 	t.wg.Go(t.monitor)
+	t.wg.Go(t.introduce)
 	return t, nil
 }
 
@@ -295,9 +336,15 @@ func (t *HTTP) Send(messages []raftpb.Message) {
 			continue // raft's way to say that a message is not needed any more
 		case m.Type == raftpb.MsgSnap:
 			t.reports.snapshot(m.To, raft.SnapshotFailure)
-		case !k.has(m.To) || m.Size() > messageMaxBytes:
-			t.dropped(m.To)
 		default:
+			size := m.Size()
+			if !k.has(m.To) || size > messageMaxBytes {
+				t.dropped(m.To)
+				continue
+			}
+			if m.Type == raftpb.MsgApp {
+				t.sent.add(time.Now(), size)
+			}
 			t.rt.Send(messages[i : i+1])
 		}
 	}
@@ -350,25 +397,27 @@ func (t *HTTP) ActiveSince(id uint64) time.Time { return t.rt.ActiveSince(types.
 // ActivePeers returns the number of peers with which a connection is up.
 func (t *HTTP) ActivePeers() int { return t.rt.ActivePeers() }
 
-// Err returns a channel that delivers at most one error, [ErrRemoved], after
-// which the member must be stopped. It is never closed.
+// Err returns a channel that delivers at most one error, after which the member
+// must be stopped: [ErrRemoved], a [*WipedError] or a [*ForeignError]. It is
+// never closed.
 func (t *HTTP) Err() <-chan error { return t.fatal }
 
 // Stop ends all connections and goroutines and waits for them. Requests that
-// are being served end as if the connection broke. Snapshots on their way are
+// are being served end as if the connection broke, calls with [ErrStopped]. Snapshots on their way are
 // reported as failed first. Stop may be called more than once; every call
 // returns when the transport has stopped.
 func (t *HTTP) Stop() {
 	t.stopOnce.Do(func() {
 		t.mu.Lock()
 		t.stopped = true
+		close(t.stop)
 		t.conns.close()
 		t.rt.Stop()
 		t.mu.Unlock()
 		t.conns.wait()
 		t.transfers.wait()
+		t.calling.Wait()
 		t.clients.close()
-		close(t.stop)
 		t.reports.close()
 		t.wg.Wait()
 		t.inbox.close()
@@ -381,6 +430,14 @@ func (t *HTTP) dropped(to uint64) {
 	t.reports.unreachable(to)
 }
 
+// receive delivers a message that arrived.
+func (t *HTTP) receive(m raftpb.Message) error {
+	if m.Type == raftpb.MsgApp {
+		t.received.add(time.Now(), m.Size())
+	}
+	return t.inbox.process(m)
+}
+
 // refused is told of each message that was not delivered.
 func (t *HTTP) refused(m *raftpb.Message, r refusal, err error) {
 	t.metrics.refusedFor(r)
@@ -391,7 +448,7 @@ func (t *HTTP) refused(m *raftpb.Message, r refusal, err error) {
 type adapter struct{ t *HTTP }
 
 // Process delivers one message.
-func (a adapter) Process(_ context.Context, m raftpb.Message) error { return a.t.inbox.process(m) }
+func (a adapter) Process(_ context.Context, m raftpb.Message) error { return a.t.receive(m) }
 
 // IsIDRemoved is asked for each stream that is opened.
 func (a adapter) IsIDRemoved(id uint64) bool { return a.t.cfg.IsRemoved(id) }

@@ -50,6 +50,7 @@ func TestConfigIsChecked(t *testing.T) {
 	}{
 		{"no cluster id", func(c *Config) { c.ClusterID = 0 }, "cluster id"},
 		{"no member id", func(c *Config) { c.MemberID = 0 }, "member id"},
+		{"no incarnation", func(c *Config) { c.Incarnation = deimos.Incarnation{} }, "incarnation"},
 		{"no receiver", func(c *Config) { c.Receiver = nil }, "receiver"},
 		{"no URLs", func(c *Config) { c.PeerURLs = nil }, "peer URL"},
 		{"bad URL", func(c *Config) { c.PeerURLs = []string{"http://x"} }, `"http://x"`},
@@ -157,13 +158,19 @@ func TestOtherClusterIsRefused(t *testing.T) {
 	if got := files(t, b.dir); len(got) != 0 {
 		t.Errorf("files = %v, want none", got)
 	}
+	want := &ForeignError{Mine: 0xc2, Theirs: 0xc1, By: 2, URL: r.url(t, 2)}
+	if got := end(t, a); !reflect.DeepEqual(got, want) {
+		t.Errorf("Err() = %v, want %v", got, want)
+	}
 }
 
 // Goal: a member that was away while the cluster grew and elected a new member
 // is reached by it, and can answer.
 func TestMemberThatTheLogHasNotToldOfIsHeard(t *testing.T) {
 	r := newHTTPRig(t)
-	old, fresh := r.start(t, 1), r.start(t, 2, 1)
+	old, fresh := r.start(t, 1, 3), r.start(t, 2, 1)
+	r.start(t, 3, 1)
+	r.list(deimos.Member{ID: 2, PeerURLs: []string{r.url(t, 2)}})
 	old.recv.wait(t, "a message of the new member", func() bool { return len(old.recv.got) > 0 }, func() {
 		fresh.sender.Send([]raftpb.Message{heartbeat(2, 1, 1)})
 	})
@@ -382,7 +389,7 @@ func TestFatalLogOfRafthttpBecomesAnError(t *testing.T) {
 }
 
 func TestRafthttpHasTheFieldsThatAreReplaced(t *testing.T) {
-	if err := newClients(time.Second).install(&rafthttp.Transport{}); err != nil {
+	if err := install(&rafthttp.Transport{}, nil, nil); err != nil {
 		t.Fatalf("install() = %v, want nil", err)
 	}
 	typ := reflect.TypeFor[rafthttp.Transport]()

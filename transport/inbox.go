@@ -3,7 +3,6 @@ package transport
 import (
 	"errors"
 	"fmt"
-	"net/http"
 	"sync"
 
 	"go.etcd.io/raft/v3"
@@ -16,20 +15,29 @@ import (
 // names it.
 type refusal string
 
+// The reasons that end up in the header X-Deimos-Refused are part of the
+// protocol between members.
 const (
-	refusedRecipient refusal = "recipient" // for another member
-	refusedSender    refusal = "sender"    // without a sender
-	refusedRemoved   refusal = "removed"   // from a removed member
-	refusedReceiver  refusal = "receiver"  // the receiver said no
-	refusedOpening   refusal = "opening"   // the request itself was not acceptable
-	refusedPanic     refusal = "panic"     // a decoder gave up
+	refusedCluster     refusal = "cluster"     // of another cluster
+	refusedRecipient   refusal = "recipient"   // for another member
+	refusedSender      refusal = "sender"      // without a sender, of an unknown one, or in the name of another
+	refusedRemoved     refusal = "removed"     // from a removed member
+	refusedIncarnation refusal = "incarnation" // from another data directory than the one that is known
+	refusedExpected    refusal = "expected"    // meant for another data directory of this member
+	refusedSecret      refusal = "secret"      // without a good proof
+	refusedRun         refusal = "run"         // with a proof for another run of this process
+	refusedPaused      refusal = "paused"      // from an address that failed too often
+	refusedBusy        refusal = "busy"        // too many at one time
+	refusedTooLarge    refusal = "too_large"   // above a limit
+	refusedReceiver    refusal = "receiver"    // the receiver said no
+	refusedOpening     refusal = "opening"     // the request itself was not acceptable
+	refusedPanic       refusal = "panic"       // a decoder gave up
 )
 
 // errRefused is the kind of the errors that refused has already been told of.
 var errRefused = errors.New("transport: message refused")
 
-// errSenderRemoved answers a posted message in the way that makes the sender
-// learn of its removal.
+// errSenderRemoved tells the sender of a message that it was removed.
 type errSenderRemoved struct{ id uint64 }
 
 func (e errSenderRemoved) Error() string {
@@ -38,11 +46,6 @@ func (e errSenderRemoved) Error() string {
 
 // Is makes it a refusal.
 func (e errSenderRemoved) Is(target error) bool { return target == errRefused }
-
-// WriteTo is what rafthttp looks for in an error, to let it write the answer.
-func (e errSenderRemoved) WriteTo(w http.ResponseWriter) {
-	http.Error(w, "removed member", http.StatusForbidden)
-}
 
 // inbox is the gate before a receiver: it refuses what is not for it, and lets
 // nothing through once it is closed.

@@ -2,13 +2,10 @@ package transport
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"maps"
 	"sync"
 	"time"
-
-	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/marsevilspirit/deimos"
 )
@@ -18,7 +15,7 @@ import (
 const suspectPause = 10 * time.Second
 
 // monitor looks at the peers until the transport stops: it writes the log lines
-// about them, ends what hangs, and passes on what rafthttp calls critical.
+// about them, ends what hangs, and finds out when they are of another cluster.
 func (t *HTTP) monitor() {
 	ticker := time.NewTicker(inspectInterval)
 	defer ticker.Stop()
@@ -29,18 +26,7 @@ func (t *HTTP) monitor() {
 			return
 		case now := <-ticker.C:
 			t.inspect(&w, now)
-		case err := <-t.rt.ErrorC:
-			t.report(err)
 		}
-	}
-}
-
-// report passes on the one thing that rafthttp reports: that a peer refused
-// this member because it was removed.
-func (t *HTTP) report(err error) {
-	select {
-	case t.fatal <- fmt.Errorf("%w (%v)", ErrRemoved, err):
-	default: // told already
 	}
 }
 
@@ -84,6 +70,9 @@ func (t *HTTP) inspect(w *watch, now time.Time) {
 		t.log.Warn("snapshot transfer makes no progress; connecting to the peer anew",
 			"peer", deimos.FormatID(id), "timeout", t.stallTimeout)
 		t.restartPeer(id)
+	}
+	if err := t.verdicts.judge(peers); err != nil {
+		t.end(err)
 	}
 	for id, s := range t.suspects.take() {
 		p := w.peers[id]
@@ -157,11 +146,6 @@ func (s *suspects) take() map[uint64]suspect {
 	byID := s.byID
 	s.byID = nil
 	return byID
-}
-
-// requestRefused notes a request that never became a message.
-func (t *HTTP) requestRefused(sender uint64, r refusal, err error) {
-	t.refused(&raftpb.Message{From: sender}, r, err)
 }
 
 // reasons remembers why rafthttp found a peer unreachable, for the log line

@@ -1,11 +1,14 @@
 package transport
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -50,14 +53,29 @@ func NewNetwork() *Network {
 	}
 }
 
-// Join connects a member with all the others. What arrives for it goes to r,
-// and snapshots to files %016x.snap.db in snapDir, an existing directory. An
-// endpoint of the same id is stopped first; cuts stay.
-func (n *Network) Join(id uint64, r raftnode.Receiver, snapDir string) *Endpoint {
+// JoinConfig says what a [Network] needs to know about a member.
+type JoinConfig struct {
+	// ID is the member's. Required.
+	ID uint64
+	// Receiver gets what arrives. Required.
+	Receiver raftnode.Receiver
+	// SnapDir is an existing directory. A received snapshot becomes the file
+	// %016x.snap.db in it.
+	SnapDir string
+	// Answer answers the calls of members, on the goroutine of the caller. ctx
+	// ends with that of the caller and when this member stops. nil: calls fail
+	// with [ErrNotSent].
+	Answer func(ctx context.Context, from uint64, request []byte) []byte
+}
+
+// Join connects a member with all the others. An endpoint of the same id is
+// stopped first; cuts stay.
+func (n *Network) Join(cfg JoinConfig) *Endpoint {
+	id := cfg.ID
 	e := &Endpoint{
-		network: n, id: id, snapDir: snapDir,
-		inbox:   newInbox(id, r, n.isRemoved),
-		reports: newReporter(r),
+		network: n, id: id, snapDir: cfg.SnapDir, answer: cfg.Answer,
+		inbox:   newInbox(id, cfg.Receiver, n.isRemoved),
+		reports: newReporter(cfg.Receiver),
 		links:   make(map[uint64]chan []byte),
 		closed:  make(map[uint64]bool),
 		fatal:   make(chan error, 1),
@@ -130,6 +148,13 @@ func (n *Network) isRemoved(id uint64) bool {
 	return n.removed[id]
 }
 
+// members returns the ids of those that have joined.
+func (n *Network) members() []uint64 {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return slices.Collect(maps.Keys(n.endpoints))
+}
+
 // target returns the endpoint that can be reached, nil if there is none.
 func (n *Network) target(from, to uint64) *Endpoint {
 	n.mu.RLock()
@@ -159,12 +184,13 @@ type Endpoint struct {
 	since   time.Time
 	inbox   *inbox
 	reports *reporter
+	answer  func(ctx context.Context, from uint64, request []byte) []byte
 
 	mu       sync.Mutex
 	stopped  bool
 	links    map[uint64]chan []byte
 	closed   map[uint64]bool // peers that were removed by RemovePeer
-	arriving sync.WaitGroup  // snapshots that others write to snapDir
+	arriving sync.WaitGroup  // snapshots that others write to snapDir, and calls
 
 	transfers transfers
 	fatal     chan error

@@ -38,7 +38,7 @@ func TestNetworkCutsAndHeals(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := NewNetwork()
 				a, b := newRecorder(), newRecorder()
-				one, two := n.Join(1, a, ""), n.Join(2, b, "")
+				one, two := n.Join(JoinConfig{ID: 1, Receiver: a}), n.Join(JoinConfig{ID: 2, Receiver: b})
 				defer one.Stop()
 				defer two.Stop()
 				tt.cut(n)
@@ -153,7 +153,7 @@ func TestSnapshotWhoseNameIsTakenByADirectoryLeavesNothing(t *testing.T) {
 func TestJoinReplacesAnEndpoint(t *testing.T) {
 	n, a, b := pairOnNetwork(t)
 	fresh := newRecorder()
-	e := n.Join(2, fresh, t.TempDir())
+	e := n.Join(JoinConfig{ID: 2, Receiver: fresh, SnapDir: t.TempDir()})
 	defer e.Stop()
 	b.sender.Stop() // ends the old one a second time, and must not take the new one off
 	a.sender.Send([]raftpb.Message{heartbeat(1, 2, 1)})
@@ -163,5 +163,27 @@ func TestJoinReplacesAnEndpoint(t *testing.T) {
 	}
 	if got := len(b.recv.messages()); got != 0 {
 		t.Errorf("the old endpoint got %d messages, want 0", got)
+	}
+}
+
+func TestNetworkCutLosesTheAnswerOfACall(t *testing.T) {
+	n, a, b := pairOnNetwork(t)
+	n.CutOneWay(b.id, a.id)
+	if _, err := a.sender.Call(t.Context(), b.id, nil); err == nil || errors.Is(err, ErrNotSent) {
+		t.Errorf("Call() without a way back = %v, want an error that leaves the outcome open", err)
+	}
+	n.Cut(a.id, b.id)
+	if _, err := a.sender.Call(t.Context(), b.id, nil); !errors.Is(err, ErrNotSent) {
+		t.Errorf("Call() = %v, want %v", err, ErrNotSent)
+	}
+	n.Heal()
+	a.sender.RemovePeer(b.id)
+	if _, err := a.sender.Call(t.Context(), b.id, nil); !errors.Is(err, ErrNotSent) {
+		t.Errorf("Call() to a peer that was dropped = %v, want %v", err, ErrNotSent)
+	}
+	silent := n.Join(JoinConfig{ID: 3, Receiver: newRecorder()})
+	defer silent.Stop()
+	if _, err := a.sender.Call(t.Context(), 3, nil); !errors.Is(err, ErrNotSent) {
+		t.Errorf("Call() to a member that answers nothing = %v, want %v", err, ErrNotSent)
 	}
 }

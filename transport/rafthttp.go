@@ -1,17 +1,22 @@
 package transport
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"reflect"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/xiang90/probing"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/rafthttp"
+	"go.etcd.io/raft/v3/raftpb"
 )
 
 // This file replaces what rafthttp connects with. Its own round trippers are
@@ -44,9 +49,11 @@ type clients struct {
 	messages *http.Transport
 	// snapshots have no timeout: the monitor looks after them.
 	snapshots *http.Transport
+	// calls have none either: their contexts bound them.
+	calls *http.Transport
 }
 
-func newClients(dialTimeout time.Duration) *clients {
+func newClients(dialTimeout time.Duration, tlsConfig *tls.Config) *clients {
 	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: idleTimeout}
 	dial := func(readTimeout, writeTimeout time.Duration) func(context.Context, string, string) (net.Conn, error) {
 		return func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -57,33 +64,60 @@ func newClients(dialTimeout time.Duration) *clients {
 			return timedConn{c, readTimeout, writeTimeout}, nil
 		}
 	}
+	config := func() *tls.Config {
+		if tlsConfig == nil {
+			return &tls.Config{MinVersion: tls.VersionTLS13}
+		}
+		c := tlsConfig.Clone()
+		if c.MinVersion == 0 {
+			c.MinVersion = tls.VersionTLS13
+		}
+		return c
+	}
 	return &clients{
 		streams: &http.Transport{
 			DialContext:           dial(idleTimeout, idleTimeout),
+			TLSClientConfig:       config(),
 			TLSHandshakeTimeout:   idleTimeout,
 			ResponseHeaderTimeout: idleTimeout,
 			MaxIdleConnsPerHost:   -1, // a stream's connection is not fit for a second one
 		},
 		messages: &http.Transport{
 			DialContext:           dial(0, idleTimeout),
+			TLSClientConfig:       config(),
 			TLSHandshakeTimeout:   idleTimeout,
 			ResponseHeaderTimeout: idleTimeout,
 			MaxIdleConnsPerHost:   4, // rafthttp posts with four workers
 			IdleConnTimeout:       time.Minute,
 		},
 		snapshots: &http.Transport{
-			DialContext:         dial(0, 0),
+			DialContext:           dial(0, 0),
+			TLSClientConfig:       config(),
+			TLSHandshakeTimeout:   idleTimeout,
+			ExpectContinueTimeout: idleTimeout,
+			MaxIdleConnsPerHost:   -1,
+		},
+		calls: &http.Transport{
+			DialContext:         dial(0, idleTimeout),
+			TLSClientConfig:     config(),
 			TLSHandshakeTimeout: idleTimeout,
-			MaxIdleConnsPerHost: -1,
+			DisableKeepAlives:   true, // it must be known whether a request has left
 		},
 	}
 }
 
-// install makes a started rafthttp use the clients and no probers.
-func (c *clients) install(rt *rafthttp.Transport) error {
+// close ends the connections that no request uses.
+func (c *clients) close() {
+	for _, t := range []*http.Transport{c.streams, c.messages, c.snapshots, c.calls} {
+		t.CloseIdleConnections()
+	}
+}
+
+// install makes a started rafthttp use our round trippers and no probers.
+func install(rt *rafthttp.Transport, openStream, post roundTripper) error {
 	for name, value := range map[string]any{
-		"streamRt":       roundTripper(c.openStream),
-		"pipelineRt":     roundTripper(c.post),
+		"streamRt":       openStream,
+		"pipelineRt":     post,
 		"streamProber":   noProber{},
 		"pipelineProber": noProber{},
 	} {
@@ -96,44 +130,139 @@ func (c *clients) install(rt *rafthttp.Transport) error {
 	return nil
 }
 
-// close ends the connections that no request uses.
-func (c *clients) close() {
-	c.streams.CloseIdleConnections()
-	c.messages.CloseIdleConnections()
-	c.snapshots.CloseIdleConnections()
-}
-
-// openStream asks a peer for a stream.
-func (c *clients) openStream(r *http.Request) (*http.Response, error) {
-	resp, err := c.streams.RoundTrip(r)
+// openStream asks a peer for a stream. Not a byte of it is read before it is
+// known who sends it.
+func (t *HTTP) openStream(r *http.Request) (*http.Response, error) {
+	to, ok := parseID(r.Header.Get(headerReceiver))
+	if !ok {
+		return nil, fmt.Errorf("transport: stream from %s for nobody", r.URL.Host)
+	}
+	resp, a, err := t.opener.do(t.clients.streams, r, to, nil)
 	if err != nil {
 		return nil, err
 	}
-	if v := resp.Header.Get(headerVersion); v != "" && !isVersion(v) {
+	err = t.judge(to, urlOf(r), a)
+	if v := resp.Header.Get(headerVersion); err == nil && !isVersion(v) {
+		err = fmt.Errorf("transport: %s answers with the version %.20q", r.URL.Host, v)
+	}
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("transport: %s answers with status %d", r.URL.Host, resp.StatusCode)
+	}
+	if err != nil {
 		_ = resp.Body.Close() // it is of no use
-		return nil, fmt.Errorf("transport: %s answers with the version %.20q", r.URL.Host, v)
+		return nil, err
 	}
-	if resp.StatusCode == http.StatusOK {
-		resp.Body = newStream(resp.Body, strings.HasPrefix(r.URL.Path, msgappPrefix))
-	} else {
-		resp.Body = limitedBody{io.LimitReader(resp.Body, answerMaxBytes), resp.Body}
+	s := newStream(resp.Body, strings.HasPrefix(r.URL.Path, msgappPrefix))
+	s.sender = to
+	s.onRefused = func(err error) {
+		t.refused(&raftpb.Message{From: to}, refusedSender, err)
 	}
+	resp.Body = s
 	return resp, nil
 }
 
-// post sends a message or a snapshot.
-func (c *clients) post(r *http.Request) (*http.Response, error) {
-	client := c.messages
+// post sends a message or a snapshot. rafthttp does not say to whom, but the
+// message does.
+func (t *HTTP) post(r *http.Request) (*http.Response, error) {
+	var to uint64
+	var covered []byte
+	client := t.clients.messages
 	if r.URL.Path == rafthttp.RaftSnapshotPrefix {
-		client = c.snapshots
+		m, head, err := readSnapshotMessage(r.Body)
+		if err != nil {
+			return nil, fmt.Errorf("transport: snapshot to send: %w", err)
+		}
+		client, to, covered = t.clients.snapshots, m.To, head
+		held := &heldBody{body: io.MultiReader(bytes.NewReader(head), r.Body)}
+		r.Body, r.GetBody = held.first(), held.again
+		r.Header.Set("Expect", "100-continue") // a body can be sent once only
+	} else {
+		var err error
+		if to, covered, err = recipient(r); err != nil {
+			return nil, fmt.Errorf("transport: message to send: %w", err)
+		}
 	}
-	resp, err := client.RoundTrip(r)
+	resp, a, err := t.opener.do(client, r, to, covered)
 	if err != nil {
 		return nil, err
+	}
+	if err := t.judge(to, urlOf(r), a); err != nil {
+		_ = resp.Body.Close() // it is of no use
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusNoContent {
+		_ = resp.Body.Close() // it is of no use
+		return nil, fmt.Errorf("transport: %s answers with status %d", r.URL.Host, resp.StatusCode)
 	}
 	resp.Body = limitedBody{io.LimitReader(resp.Body, answerMaxBytes), resp.Body}
 	return resp, nil
 }
+
+// recipient reads for whom a message is that is about to be posted.
+func recipient(r *http.Request) (uint64, []byte, error) {
+	body, err := r.GetBody()
+	if err != nil {
+		return 0, nil, err
+	}
+	data, err := io.ReadAll(body)
+	if err != nil {
+		return 0, nil, err
+	}
+	var m raftpb.Message
+	if err := m.Unmarshal(data); err != nil {
+		return 0, nil, err
+	}
+	return m.To, data, nil
+}
+
+func urlOf(r *http.Request) string { return r.URL.Scheme + "://" + r.URL.Host }
+
+// errBodyRead tells that a body cannot be sent again.
+var errBodyRead = errors.New("transport: a part of the body was sent already")
+
+// heldBody is a body that can be sent again as long as nothing of it was read.
+// Its users cannot close it, and one that was replaced cannot read it.
+type heldBody struct {
+	body io.Reader
+
+	mu   sync.Mutex
+	read bool
+	user *bodyUser
+}
+
+func (b *heldBody) first() io.ReadCloser {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.user = &bodyUser{b}
+	return b.user
+}
+
+// again is the GetBody of a request.
+func (b *heldBody) again() (io.ReadCloser, error) {
+	b.mu.Lock()
+	read := b.read
+	b.mu.Unlock()
+	if read {
+		return nil, errBodyRead
+	}
+	return b.first(), nil
+}
+
+type bodyUser struct{ held *heldBody }
+
+// Read implements io.Reader.
+func (u *bodyUser) Read(p []byte) (int, error) {
+	u.held.mu.Lock()
+	defer u.held.mu.Unlock()
+	if u.held.user != u {
+		return 0, errBodyRead
+	}
+	u.held.read = true
+	return u.held.body.Read(p)
+}
+
+// Close implements io.Closer. rafthttp closes the body itself.
+func (u *bodyUser) Close() error { return nil }
 
 // limitedBody is the body of an answer, of which rafthttp reads all there is.
 type limitedBody struct {

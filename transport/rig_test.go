@@ -2,6 +2,8 @@ package transport
 
 import (
 	"context"
+	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -130,6 +132,8 @@ type sender interface {
 	AddPeer(deimos.Member) error
 	UpdatePeer(deimos.Member) error
 	RemovePeer(uint64)
+	Call(context.Context, uint64, []byte) ([]byte, error)
+	Stats() Stats
 	ActiveSince(uint64) time.Time
 	Err() <-chan error
 	Stop()
@@ -159,6 +163,11 @@ type rig interface {
 func rigs(t *testing.T, f func(t *testing.T, r rig)) {
 	t.Helper()
 	t.Run("HTTP", func(t *testing.T) { f(t, newHTTPRig(t)) })
+	t.Run("HTTP with a secret", func(t *testing.T) {
+		r := newHTTPRig(t)
+		r.secret = secretNo(t, 1)
+		f(t, r)
+	})
 	t.Run("Network", func(t *testing.T) { f(t, &networkRig{NewNetwork()}) })
 }
 
@@ -168,7 +177,7 @@ type networkRig struct {
 
 func (r *networkRig) start(t testing.TB, id uint64, _ ...uint64) *node {
 	n := &node{id: id, recv: newRecorder(), dir: t.TempDir()}
-	n.sender = r.network.Join(id, n.recv, n.dir)
+	n.sender = r.network.Join(JoinConfig{ID: id, Receiver: n.recv, SnapDir: n.dir, Answer: echo(id)})
 	t.Cleanup(n.sender.Stop)
 	return n
 }
@@ -185,14 +194,66 @@ type httpRig struct {
 	// urls, if set for a pair, is where the first dials the second.
 	urls map[direction]string
 
+	// secret, if set, is shared by all members; secrets, if set for one, is its.
+	secret  *Secret
+	secrets map[uint64]*Secret
+	// incarnation, if set for one, is what it runs with, and incarnationOf what
+	// the log says.
+	incarnation   map[uint64]deimos.Incarnation
+	incarnationOf func(uint64) deimos.Incarnation
+	// answer, if set, answers all calls.
+	answer func(context.Context, uint64, []byte) []byte
+
 	mu      sync.Mutex
 	addrs   map[uint64]string
 	servers map[*node]*http.Server
 	removed map[uint64]bool
+	// members are what all members list.
+	members []deimos.Member
+}
+
+// ServeHTTP lists the members.
+func (r *httpRig) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
+	type member struct {
+		ID       string   `json:"id"`
+		PeerURLs []string `json:"peerURLs"`
+	}
+	var body struct {
+		Members []member `json:"members"`
+	}
+	r.mu.Lock()
+	for _, m := range r.members {
+		body.Members = append(body.Members, member{deimos.FormatID(m.ID), m.PeerURLs})
+	}
+	r.mu.Unlock()
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(body)
+}
+
+// list makes a member known to those that ask others.
+func (r *httpRig) list(m deimos.Member) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.members = append(r.members, m)
+}
+
+// incarnationNo is one that is easy to tell from others.
+func incarnationNo(n uint64) (i deimos.Incarnation) {
+	binary.BigEndian.PutUint64(i[8:], n)
+	i[0] = 0xdd
+	return i
+}
+
+// echo answers calls with who was called by whom, and what was said.
+func echo(id uint64) func(context.Context, uint64, []byte) []byte {
+	return func(_ context.Context, from uint64, request []byte) []byte {
+		return fmt.Appendf(nil, "%x<%x:%s", id, from, request)
+	}
 }
 
 func newHTTPRig(testing.TB) *httpRig {
 	return &httpRig{
+		secrets: make(map[uint64]*Secret), incarnation: make(map[uint64]deimos.Incarnation),
 		clusterID: 0xc1, log: newLogBook(), metrics: prometheus.NewRegistry(),
 		urls: make(map[direction]string), addrs: make(map[uint64]string),
 		servers: make(map[*node]*http.Server), removed: make(map[uint64]bool),
@@ -228,10 +289,21 @@ func (r *httpRig) url(t testing.TB, id uint64) string {
 }
 
 func (r *httpRig) config(t testing.TB, id uint64, recv *recorder) Config {
-	return Config{
+	cfg := Config{
 		ClusterID: r.clusterID, MemberID: id, Name: fmt.Sprintf("n%d", id), PeerURLs: []string{r.url(t, id)},
+		Incarnation: incarnationNo(id), IncarnationOf: r.incarnationOf, Secret: r.secret, Answer: echo(id), Members: r,
 		SnapDir: t.TempDir(), Receiver: recv, IsRemoved: r.isRemoved, Log: slog.New(r.log.of(id)), Metrics: r.metrics,
 	}
+	if r.answer != nil {
+		cfg.Answer = r.answer
+	}
+	if i, ok := r.incarnation[id]; ok {
+		cfg.Incarnation = i
+	}
+	if s, ok := r.secrets[id]; ok {
+		cfg.Secret = s
+	}
+	return cfg
 }
 
 func (r *httpRig) start(t testing.TB, id uint64, peers ...uint64) *node {
@@ -251,7 +323,6 @@ func (r *httpRig) start(t testing.TB, id uint64, peers ...uint64) *node {
 	r.mu.Lock()
 	r.servers[n] = srv
 	r.mu.Unlock()
-	go func() { _ = srv.Serve(l) }()
 	t.Cleanup(func() { r.stop(n) })
 	for _, p := range peers {
 		url := r.urls[direction{id, p}]
@@ -262,6 +333,7 @@ func (r *httpRig) start(t testing.TB, id uint64, peers ...uint64) *node {
 			t.Fatal(err)
 		}
 	}
+	go func() { _ = srv.Serve(l) }()
 	return n
 }
 
@@ -282,89 +354,6 @@ func (r *httpRig) link(t testing.TB, a, b *node) {
 	eventually(t, fmt.Sprintf("streams between %d and %d", a.id, b.id), func() bool {
 		return r.log.streams(a.id, b.id) >= 2 && r.log.streams(b.id, a.id) >= 2
 	})
-}
-
-// logBook is a log that a test can ask. It is a slog.Handler for each member.
-type logBook struct {
-	mu    sync.Mutex
-	lines []logLine
-}
-
-type logLine struct {
-	member  uint64
-	level   slog.Level
-	message string
-	attrs   map[string]string
-}
-
-func newLogBook() *logBook { return &logBook{} }
-
-func (b *logBook) of(member uint64) slog.Handler { return logPage{b, member, nil} }
-
-// find returns the lines of a member with this message, at Info or above unless
-// debug is set.
-func (b *logBook) find(member uint64, message string, debug bool) []logLine {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	var found []logLine
-	for _, l := range b.lines {
-		if l.member == member && l.message == message && (debug || l.level >= slog.LevelInfo) {
-			found = append(found, l)
-		}
-	}
-	return found
-}
-
-// loud returns how many lines a member wrote at Info or above.
-func (b *logBook) loud(member uint64) (n int) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, l := range b.lines {
-		if l.member == member && l.level >= slog.LevelInfo {
-			n++
-		}
-	}
-	return n
-}
-
-// streams counts the streams from one member to another that rafthttp says it
-// has open for writing.
-func (b *logBook) streams(from, to uint64) (n int) {
-	for _, l := range b.find(from, "established TCP streaming connection with remote peer", true) {
-		if l.attrs["stream-writer-type"] != "" && l.attrs["remote-peer-id"] == deimos.FormatID(to) {
-			n++
-		}
-	}
-	return n
-}
-
-type logPage struct {
-	book   *logBook
-	member uint64
-	attrs  []slog.Attr
-}
-
-func (p logPage) Enabled(context.Context, slog.Level) bool { return true }
-func (p logPage) WithGroup(string) slog.Handler            { return p }
-
-func (p logPage) WithAttrs(attrs []slog.Attr) slog.Handler {
-	p.attrs = append(p.attrs[:len(p.attrs):len(p.attrs)], attrs...)
-	return p
-}
-
-func (p logPage) Handle(_ context.Context, r slog.Record) error {
-	l := logLine{p.member, r.Level, r.Message, make(map[string]string)}
-	for _, a := range p.attrs {
-		l.attrs[a.Key] = a.Value.String()
-	}
-	r.Attrs(func(a slog.Attr) bool {
-		l.attrs[a.Key] = a.Value.String()
-		return true
-	})
-	p.book.mu.Lock()
-	defer p.book.mu.Unlock()
-	p.book.lines = append(p.book.lines, l)
-	return nil
 }
 
 // pattern is a snapshot body of any size that takes no memory.
@@ -468,4 +457,26 @@ func snapshotMessage(from, to, raftIndex uint64) raftpb.Message {
 	return raftpb.Message{Type: raftpb.MsgSnap, From: from, To: to, Term: 2, Snapshot: &raftpb.Snapshot{
 		Metadata: raftpb.SnapshotMetadata{Index: raftIndex, Term: 2, ConfState: raftpb.ConfState{Voters: []uint64{from, to}}},
 	}}
+}
+
+// secretNo is a secret that differs from others.
+func secretNo(t testing.TB, n int) *Secret {
+	t.Helper()
+	s, err := NewSecret(fmt.Appendf(nil, "the secret with the number %d", n))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// end waits for the error after which a member must stop.
+func end(t testing.TB, n *node) error {
+	t.Helper()
+	select {
+	case err := <-n.sender.Err():
+		return err
+	case <-time.After(patience):
+		t.Fatalf("Err() of member %d: nothing within %v", n.id, patience)
+		return nil
+	}
 }

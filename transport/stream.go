@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 
+	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 )
 
@@ -39,6 +40,11 @@ type stream struct {
 	body   io.ReadCloser
 	r      *bufio.Reader
 	msgapp bool // the stream for append messages
+	// sender is who the stream comes from: he can only speak for himself. 0:
+	// not checked.
+	sender uint64
+	// onRefused, if set, is told when he does not.
+	onRefused func(error)
 
 	piece   []byte // checked bytes, of which those before at are handed on
 	at      int
@@ -88,8 +94,7 @@ func (s *stream) next() error {
 		if _, err := s.r.Peek(1); err != nil {
 			return err // io.EOF between frames
 		}
-		_, err := s.sized(messageMaxBytes) // rafthttp checks the rest itself
-		return err
+		return s.nextMessage()
 	}
 	kind, err := s.r.ReadByte()
 	if err != nil {
@@ -102,18 +107,37 @@ func (s *stream) next() error {
 	case frameEntries:
 		return s.startEntries()
 	case frameMessage:
-		data, err := s.sized(messageMaxBytes)
-		if err != nil {
-			return err
-		}
-		var m raftpb.Message
-		if err := m.Unmarshal(data); err != nil {
-			return fmt.Errorf("%w: %w", errFrame, err)
-		}
-		return nil
+		return s.nextMessage()
 	default:
 		return fmt.Errorf("%w: kind %d", errFrame, kind)
 	}
+}
+
+func (s *stream) nextMessage() error {
+	data, err := s.sized(messageMaxBytes)
+	if err != nil {
+		return err
+	}
+	var m raftpb.Message
+	if err := m.Unmarshal(data); err != nil {
+		return fmt.Errorf("%w: %w", errFrame, err)
+	}
+	if s.sender == 0 || isLinkHeartbeat(&m) {
+		return nil
+	}
+	if err := speaksFor(s.sender, &m); err != nil {
+		if s.onRefused != nil {
+			s.onRefused(err)
+		}
+		return fmt.Errorf("%w: %w", errFrame, err)
+	}
+	return nil
+}
+
+// isLinkHeartbeat tells what rafthttp keeps a silent message stream alive with
+// and does not hand on.
+func isLinkHeartbeat(m *raftpb.Message) bool {
+	return m.Type == raftpb.MsgHeartbeat && m.From == raft.None && m.To == raft.None
 }
 
 func (s *stream) startEntries() error {

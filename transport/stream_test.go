@@ -96,8 +96,51 @@ func TestStreamHandsOnSoundFramesOnly(t *testing.T) {
 	}
 }
 
+// Goal: a member speaks for itself only, also on a stream.
+func TestStreamSpeaksForItsSenderOnly(t *testing.T) {
+	typed := func(kind raftpb.MessageType, from uint64) raftpb.Message {
+		return raftpb.Message{Type: kind, From: from, To: 1}
+	}
+	for _, tt := range []struct {
+		name string
+		m    raftpb.Message
+		ok   bool
+	}{
+		{"its own", heartbeat(2, 1, 1), true},
+		{"of another", heartbeat(3, 1, 1), false},
+		{"a vote of another", typed(raftpb.MsgVoteResp, 3), false},
+		{"a term of nobody", typed(raftpb.MsgApp, 0), false},
+		{"a proposal that it passes on", typed(raftpb.MsgProp, 3), true},
+		{"a proposal of nobody", typed(raftpb.MsgProp, 0), false},
+		{"a read that it passes on", typed(raftpb.MsgReadIndex, 3), true},
+		{"a hand-over of another", typed(raftpb.MsgTransferLeader, 3), false},
+		{"the heartbeat of the link", raftpb.Message{Type: raftpb.MsgHeartbeat}, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			for _, msgapp := range []bool{false, true} {
+				in := framed(t, tt.m)
+				if msgapp {
+					in = messageFrame(t, tt.m)
+				}
+				refused := 0
+				s := newStream(io.NopCloser(bytes.NewReader(in)), msgapp)
+				s.sender, s.onRefused = 2, func(error) { refused++ }
+				_, err := io.ReadAll(s)
+				if (err == nil) != tt.ok || (refused == 0) != tt.ok {
+					t.Errorf("msgapp %t: error = %v, refused %d times, want it taken: %t", msgapp, err, refused, tt.ok)
+				}
+			}
+		})
+	}
+}
+
 func TestFrameAtTheLimitIsTaken(t *testing.T) {
-	data := make([]byte, messageMaxBytes)
+	m := raftpb.Message{Context: make([]byte, messageMaxBytes-100)}
+	m.Context = make([]byte, messageMaxBytes-100+messageMaxBytes-m.Size())
+	data := encode(t, m)
+	if len(data) != messageMaxBytes {
+		t.Fatalf("the message has %d bytes, want %d", len(data), messageMaxBytes)
+	}
 	s := newStream(io.NopCloser(io.MultiReader(bytes.NewReader(number(messageMaxBytes)), bytes.NewReader(data))), false)
 	if n, err := io.Copy(io.Discard, s); n != messageMaxBytes+8 || err != nil {
 		t.Errorf("Copy() = %d, %v, want %d", n, err, messageMaxBytes+8)

@@ -1,0 +1,254 @@
+package transport
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/marsevilspirit/deimos"
+)
+
+// The headers of an opening and of its answer. The first six have the names
+// that rafthttp gives them.
+const (
+	headerSender   = "X-Server-From"
+	headerCluster  = "X-Etcd-Cluster-ID"
+	headerReceiver = "X-Raft-To"
+	headerPeerURLs = "X-PeerURLs"
+	headerVersion  = "X-Server-Version"
+	headerMinimum  = "X-Min-Cluster-Version"
+
+	headerIncarnation = "X-Deimos-Incarnation" // of who speaks
+	headerExpects     = "X-Deimos-Expects"     // of the receiver, as the sender knows it
+	headerRun         = "X-Deimos-Run"         // of the receiving process
+	headerTime        = "X-Deimos-Time"        // unix milliseconds
+	headerNonce       = "X-Deimos-Nonce"
+	headerDigest      = "X-Deimos-Digest" // of the covered bytes of the body
+	headerProof       = "X-Deimos-Proof"
+
+	headerMember  = "X-Deimos-Member"  // who answers
+	headerRefused = "X-Deimos-Refused" // why, in one word
+	headerKnows   = "X-Deimos-Knows"   // the sender's incarnation, as the answering member knows it
+)
+
+// runsMax bounds the processes whose run is remembered. Forgetting one costs
+// a round trip.
+const runsMax = 1024
+
+// requestProof is the proof that belongs into the request. It covers the
+// headers as they are, so that nothing must be decoded to check it.
+func (s *Secret) requestProof(r *http.Request) string {
+	h := r.Header.Get
+	return prove(s.request, r.Method, r.URL.RequestURI(), h(headerCluster), h(headerSender), h(headerReceiver),
+		h(headerIncarnation), h(headerExpects), h(headerRun), h(headerTime), h(headerNonce), h(headerDigest))
+}
+
+// answerProof is the proof that belongs into the answer to a request with the
+// given proof, and thereby with a fresh nonce.
+func (s *Secret) answerProof(requestProof string, status int, answer http.Header) string {
+	h := answer.Get
+	return prove(s.answer, requestProof, strconv.Itoa(status), h(headerCluster), h(headerMember),
+		h(headerIncarnation), h(headerRun), h(headerRefused), h(headerKnows), h(headerDigest))
+}
+
+// opening is what a request says about both ends.
+type opening struct {
+	cluster, sender, receiver uint64 // 0: not said
+	incarnation, expects      deimos.Incarnation
+	digest                    string
+}
+
+// parseOpening reads the opening of a request that is authentic.
+func parseOpening(h http.Header) (opening, error) {
+	var errs [5]error
+	o := opening{digest: h.Get(headerDigest)}
+	o.cluster, errs[0] = parseOptionalID(h, headerCluster)
+	o.sender, errs[1] = parseOptionalID(h, headerSender)
+	o.receiver, errs[2] = parseOptionalID(h, headerReceiver)
+	o.incarnation, errs[3] = parseIncarnation(h, headerIncarnation)
+	o.expects, errs[4] = parseIncarnation(h, headerExpects)
+	return o, errors.Join(errs[:]...)
+}
+
+// parseOptionalID reads a member or cluster id. Not there is 0.
+func parseOptionalID(h http.Header, key string) (uint64, error) {
+	s := h.Get(key)
+	if s == "" {
+		return 0, nil
+	}
+	id, err := strconv.ParseUint(s, 16, 64)
+	if err != nil {
+		return 0, fmt.Errorf("the header %s is not a number in hex: %.40q", key, s)
+	}
+	return id, nil
+}
+
+// parseIncarnation reads an incarnation. Not there is zero.
+func parseIncarnation(h http.Header, key string) (i deimos.Incarnation, err error) {
+	s := h.Get(key)
+	if s == "" {
+		return i, nil
+	}
+	b, err := hex.DecodeString(s)
+	if err != nil || len(b) != len(i) {
+		return i, fmt.Errorf("the header %s does not have %d hex digits: %.40q", key, 2*len(i), s)
+	}
+	return deimos.Incarnation(b), nil
+}
+
+// opener opens requests in the name of a member, or of somebody who is none.
+// Its methods may be called from any goroutine.
+type opener struct {
+	secret        *Secret
+	cluster, self uint64 // 0: not said
+	incarnation   deimos.Incarnation
+	incarnationOf func(uint64) deimos.Incarnation
+
+	mu   sync.Mutex
+	runs map[string]string // by host and port
+}
+
+// answer is what a response says about who sent it, once its proof is good.
+type answer struct {
+	cluster, member    uint64 // 0: not said
+	incarnation, knows deimos.Incarnation
+	refused            refusal // "": not refused
+	digest             string
+}
+
+// errUnproven tells that an answer may come from anybody.
+var errUnproven = errors.New("transport: the answer does not prove that it comes from who knows the peer secret")
+
+// do opens the request to a member (0: whoever is there), sends it, and checks
+// the proof of the answer. The covered bytes of the body are given beside it.
+// A receiver that runs since we last heard of it is asked a second time, with
+// a proof for its new run; the body must have a GetBody for that. An error means
+// that there is no answer to rely on; the response is closed then.
+func (o *opener) do(rt http.RoundTripper, r *http.Request, to uint64, covered []byte) (*http.Response, answer, error) {
+	o.open(r, to)
+	if o.secret == nil {
+		resp, err := rt.RoundTrip(r)
+		if err != nil {
+			return nil, answer{}, err
+		}
+		return checked(resp, r)
+	}
+	sum := digest(covered)
+	for again := false; ; again = true {
+		run := o.sign(r, sum)
+		resp, err := rt.RoundTrip(r)
+		if err != nil {
+			return nil, answer{}, err
+		}
+		if now := resp.Header.Get(headerRun); resp.StatusCode == http.StatusUnauthorized && now != run && isNonce(now) && !again {
+			_ = resp.Body.Close() // it is of no use
+			o.setRun(r.URL.Host, now)
+			if r, err = anew(r); err != nil {
+				return nil, answer{}, err
+			}
+			continue
+		}
+		want := o.secret.answerProof(r.Header.Get(headerProof), resp.StatusCode, resp.Header)
+		if !proven(resp.Header.Get(headerProof), want) {
+			_ = resp.Body.Close() // it is of no use
+			return nil, answer{}, fmt.Errorf("%w: %s with status %d", errUnproven, r.URL.Host, resp.StatusCode)
+		}
+		return checked(resp, r)
+	}
+}
+
+// checked reads the answer of a response.
+func checked(resp *http.Response, r *http.Request) (*http.Response, answer, error) {
+	a, err := parseAnswer(resp.Header)
+	if err != nil {
+		_ = resp.Body.Close() // it is of no use
+		return nil, answer{}, fmt.Errorf("transport: answer of %s with status %d: %w", r.URL.Host, resp.StatusCode, err)
+	}
+	return resp, a, nil
+}
+
+func parseAnswer(h http.Header) (answer, error) {
+	var errs [4]error
+	a := answer{digest: h.Get(headerDigest)}
+	a.cluster, errs[0] = parseOptionalID(h, headerCluster)
+	a.member, errs[1] = parseOptionalID(h, headerMember)
+	a.incarnation, errs[2] = parseIncarnation(h, headerIncarnation)
+	a.knows, errs[3] = parseIncarnation(h, headerKnows)
+	if err := errors.Join(errs[:]...); err != nil {
+		return a, err
+	}
+	if a.cluster == 0 || a.member == 0 || a.incarnation.IsZero() {
+		return a, errors.New("it does not say which member of which cluster answers")
+	}
+	a.refused = refusal(strings.ToValidUTF8(h.Get(headerRefused), ""))
+	if len(a.refused) > 40 {
+		return a, errors.New("its reason is too long")
+	}
+	return a, nil
+}
+
+// open writes who speaks to whom.
+func (o *opener) open(r *http.Request, to uint64) {
+	r.Header.Del(headerPeerURLs) // members are asked for those of unknown ones
+	set := func(key string, id uint64) {
+		r.Header.Del(key)
+		if id != 0 {
+			r.Header.Set(key, deimos.FormatID(id))
+		}
+	}
+	set(headerCluster, o.cluster)
+	set(headerSender, o.self)
+	set(headerReceiver, to)
+	if !o.incarnation.IsZero() {
+		r.Header.Set(headerIncarnation, o.incarnation.String())
+	}
+	if o.incarnationOf != nil && to != 0 {
+		if i := o.incarnationOf(to); !i.IsZero() {
+			r.Header.Set(headerExpects, i.String())
+		}
+	}
+}
+
+// sign proves what open wrote and returns the run that the proof is good for.
+func (o *opener) sign(r *http.Request, sum string) string {
+	o.mu.Lock()
+	run := o.runs[r.URL.Host]
+	o.mu.Unlock()
+	r.Header.Set(headerRun, run)
+	r.Header.Set(headerTime, strconv.FormatInt(time.Now().UnixMilli(), 10))
+	r.Header.Set(headerNonce, newNonce())
+	r.Header.Set(headerDigest, sum)
+	r.Header.Set(headerProof, o.secret.requestProof(r))
+	return run
+}
+
+func (o *opener) setRun(host, run string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.runs == nil || len(o.runs) >= runsMax {
+		o.runs = make(map[string]string)
+	}
+	o.runs[host] = run
+}
+
+// anew returns the request to be sent once more.
+func anew(r *http.Request) (*http.Request, error) {
+	again := r.Clone(r.Context())
+	if r.Body == nil || r.Body == http.NoBody {
+		return again, nil
+	}
+	if r.GetBody == nil {
+		return nil, fmt.Errorf("transport: %s has started anew, and the body cannot be sent twice", r.URL.Host)
+	}
+	body, err := r.GetBody()
+	if err != nil {
+		return nil, fmt.Errorf("transport: %s has started anew: %w", r.URL.Host, err)
+	}
+	again.Body = body
+	return again, nil
+}
