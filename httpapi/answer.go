@@ -17,6 +17,8 @@ var (
 	sniffNone     = []string{"nosniff"}
 )
 
+const textNotAllowed = "Method Not Allowed\n"
+
 // statusText is a cluster id and a term as header values.
 type statusText struct {
 	clusterID uint64
@@ -64,6 +66,14 @@ func (c *call) setKeysHeaders(index uint64, length int) {
 	if length >= 0 {
 		header["Content-Length"] = values[2:3:3]
 	}
+}
+
+// setClusterHeaders sets the headers that every answer of the members API
+// carries.
+func (h *Handler) setClusterHeaders(header http.Header) {
+	text := h.statusText(h.backend.Status())
+	header[deimos.HeaderClusterID] = text.id
+	header[deimos.HeaderEtcdClusterID] = text.id
 }
 
 // begin sends the status line and the headers.
@@ -132,8 +142,14 @@ func (c *call) text(status int, body string) {
 	c.write([]byte(body))
 }
 
+// message answers with the JSON error of the endpoints beside the keys API.
+func (c *call) message(status int, message string) {
+	body := append(make([]byte, 0, 128), `{"message":`...)
+	c.json(status, append(appendString(body, message), '}', '\n'))
+}
+
 // notAllowed answers a method that the path does not have.
 func (c *call) notAllowed(allow string) {
 	c.w.Header()["Allow"] = []string{allow}
-	c.text(http.StatusMethodNotAllowed, "Method Not Allowed\n")
+	c.text(http.StatusMethodNotAllowed, textNotAllowed)
 }

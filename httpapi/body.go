@@ -77,7 +77,7 @@ func (c *call) parseBody() *refusal {
 		// Only reading tells whether a body without a length is empty.
 		size = in.limit
 		if err := in.fill(1, size); err != nil {
-			return c.bodyRefusal(err)
+			return c.bodyRefusal(err, c.h.bodyMaxBytes())
 		}
 		if len(in.buf) == 0 {
 			c.setReadDeadline(time.Time{})
@@ -89,10 +89,10 @@ func (c *call) parseBody() *refusal {
 		return ref
 	}
 	if size > in.limit {
-		return c.bodyRefusal(errBodyTooLarge)
+		return c.bodyRefusal(errBodyTooLarge, in.limit)
 	}
 	if err := in.fill(in.limit+1, size); err != nil {
-		return c.bodyRefusal(err)
+		return c.bodyRefusal(err, c.h.bodyMaxBytes())
 	}
 	c.setReadDeadline(time.Time{})
 	var err error
@@ -135,15 +135,15 @@ func formType(header string) (contentType, boundary string, ref *refusal) {
 	return contentType, params["boundary"], nil
 }
 
-// bodyRefusal says why a body could not be read. The connection is not used
-// again: what is left of the body is still on its way.
-func (c *call) bodyRefusal(err error) *refusal {
+// bodyRefusal says why a body of at most limit bytes could not be read. The
+// connection is not used again: what is left of the body is still on its way.
+func (c *call) bodyRefusal(err error, limit int64) *refusal {
 	c.w.Header()["Connection"] = []string{"close"}
 	ref := refuse(deimos.CodeInvalidForm, err.Error())
 	switch {
 	case errors.Is(err, errBodyTooLarge):
 		ref.status = http.StatusRequestEntityTooLarge
-		ref.err.Cause = "body is larger than " + strconv.FormatInt(c.h.bodyMaxBytes(), 10) + " bytes"
+		ref.err.Cause = "body is larger than " + strconv.FormatInt(limit, 10) + " bytes"
 		// net/http reads on for a while, so that the client gets to see the
 		// answer before the connection closes; it need not be a long while.
 		c.setReadDeadline(time.Now().Add(c.h.limits.bodyStep))
@@ -168,7 +168,7 @@ func (c *call) drainBody() *refusal {
 	if n > c.h.bodyMaxBytes() {
 		err = errBodyTooLarge
 	}
-	return c.bodyRefusal(err)
+	return c.bodyRefusal(err, c.h.bodyMaxBytes())
 }
 
 // bodyReader reads a body into one buffer that never exceeds the limit, and

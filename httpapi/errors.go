@@ -87,7 +87,12 @@ func (c *call) fail(err error, timeoutCause string) {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		c.refuse(refuse(deimos.CodeRaftInternal, timeoutCause))
 	default:
-		c.h.log.Error("request failed", "method", c.r.Method, "path", c.r.URL.Path, "error", err)
+		c.logFailure(err)
 		c.refuse(refuse(deimos.CodeRaftInternal, causeInternal))
 	}
+}
+
+// logFailure tells the operator of an error that no client can have caused.
+func (c *call) logFailure(err error) {
+	c.h.log.Error("request failed", "method", c.r.Method, "path", c.r.URL.Path, "error", err)
 }

@@ -31,6 +31,11 @@ type fakeBackend struct {
 	read    func(ctx context.Context, linearizable bool) (store.View, error)
 	ready   func(ctx context.Context) error
 	members []deimos.Member
+	leader  atomic.Uint64
+	change  func(ctx context.Context, change deimos.MemberChange) (deimos.Member, error)
+	self    SelfStats
+	lead    *LeaderStats // nil: another member leads
+	applied StoreStats
 	last    atomic.Pointer[deimos.Request]
 	linear  atomic.Bool // level of the last read
 }
@@ -79,6 +84,21 @@ func (b *fakeBackend) expire() {
 
 func (b *fakeBackend) ClusterTimeMS() int64     { return b.timeMS.Load() }
 func (b *fakeBackend) Members() []deimos.Member { return b.members }
+
+func (b *fakeBackend) Leader() uint64         { return b.leader.Load() }
+func (b *fakeBackend) SelfStats() SelfStats   { return b.self }
+func (b *fakeBackend) StoreStats() StoreStats { return b.applied }
+
+func (b *fakeBackend) LeaderStats() (LeaderStats, bool) {
+	if b.lead == nil {
+		return LeaderStats{}, false
+	}
+	return *b.lead, true
+}
+
+func (b *fakeBackend) ChangeMembers(ctx context.Context, change deimos.MemberChange) (deimos.Member, error) {
+	return b.change(ctx, change)
+}
 
 func (b *fakeBackend) Status() Status {
 	return Status{ClusterID: 0x7e27652122e8b2ae, RaftIndex: b.raft.Load(), RaftTerm: 1}

@@ -46,14 +46,33 @@ type Keys interface {
 	ClusterTimeMS() int64
 }
 
+// MemberList is what a member knows of its cluster without asking anybody. All
+// methods are called from many goroutines at once and do not block.
+type MemberList interface {
+	// Status is asked once for each answer of the keys API.
+	Status() Status
+	// Members lists the configured members in any order; the handler changes
+	// nothing in it.
+	Members() []deimos.Member
+}
+
 // Cluster is the member and its cluster as the handler sees them. All methods
 // are called from many goroutines at once.
 type Cluster interface {
-	// Status is asked once for each answer of the keys API and does not block.
-	Status() Status
-	// Members lists the configured members in any order; the handler changes
-	// nothing in it. It does not block.
-	Members() []deimos.Member
+	MemberList
+	// Leader is the id of the member that leads as far as this one knows, 0 for
+	// none. It does not block.
+	Leader() uint64
+	// ChangeMembers makes a change of the member list, or of who leads it, and
+	// returns once it is applied on this member. The member returned is the one
+	// that was added, updated or promoted, as it is then; what is returned for
+	// the other operations is not looked at. The peer URLs of the change are
+	// checked, in canonical form, sorted and without duplicates; the backend
+	// may keep them. Its errors are *deimos.MemberError for what the member
+	// list forbids and *deimos.Error for the rest: code 301 when there is no
+	// leader and nothing was proposed, code 300 with one of the causes of the
+	// root package, where both time-outs leave open whether the change happens.
+	ChangeMembers(ctx context.Context, change deimos.MemberChange) (deimos.Member, error)
 	// Ready makes one read-index round and waits until this member has applied
 	// what it covers. When that fails before ctx ends, the error is
 	// [ErrBehind] (the round completed and is not applied yet), [ErrStopping],
@@ -65,9 +84,10 @@ type Cluster interface {
 type Backend interface {
 	Keys
 	Cluster
+	Stats
 }
 
-// Status is what the headers of the keys API tell of a member.
+// Status is what the headers of an answer tell of a member.
 type Status struct {
 	ClusterID uint64
 	// RaftIndex is the last raft index that this member has applied.
@@ -90,8 +110,8 @@ type Config struct {
 	Log *slog.Logger
 	// Version is what /version calls the version of Deimos.
 	Version string
-	// Timeout bounds writes and linearizable reads, counted from the moment
-	// the whole request has arrived. 0: [DefaultTimeout].
+	// Timeout bounds writes, linearizable reads and changes of the member list,
+	// counted from the moment the whole request has arrived. 0: [DefaultTimeout].
 	Timeout time.Duration
 	// WatchTimeout ends long polls and JSON streams. 0: [DefaultWatchTimeout].
 	WatchTimeout time.Duration
@@ -128,7 +148,10 @@ type Handler struct {
 	encode func(*store.Event) []byte
 	// status holds the header texts of the last seen cluster id and term.
 	status atomic.Pointer[statusText]
-	calls  sync.Pool
+	// getsSuccess and getsFail count the reads that have looked a key up. A
+	// watch is no read.
+	getsSuccess, getsFail atomic.Uint64
+	calls                 sync.Pool
 }
 
 // limits are the times that guard the member against slow clients. Tests
@@ -237,6 +260,13 @@ func (c *call) serve() {
 		c.setReadDeadline(c.start.Add(c.h.limits.bodyBase))
 	}
 	c.h.cors.setHeaders(c.w.Header(), c.r)
+	rest, local, isKeys := cutPrefix(c.r.URL.Path)
+	member, isMembers := "", false
+	if !isKeys {
+		if member, isMembers = cutMembers(c.r.URL.Path); isMembers {
+			c.h.setClusterHeaders(c.w.Header())
+		}
+	}
 	if len(c.r.RequestURI) > targetMaxBytes {
 		c.text(http.StatusRequestURITooLong, "414 URI Too Long\n")
 		return
@@ -245,7 +275,6 @@ func (c *call) serve() {
 		c.text(http.StatusOK, "")
 		return
 	}
-	rest, local, isKeys := cutPrefix(c.r.URL.Path)
 	c.keysAnswer = isKeys
 	if c.h.cors.foreign(c.r) {
 		c.refuse(&refusal{
@@ -254,11 +283,14 @@ func (c *call) serve() {
 		})
 		return
 	}
-	if isKeys {
+	switch {
+	case isKeys:
 		c.serveKeys(rest, local)
-		return
+	case isMembers:
+		c.serveMembers(member)
+	default:
+		c.servePlain()
 	}
-	c.servePlain()
 }
 
 // finish runs deferred: it counts the request and gives the call back. A panic

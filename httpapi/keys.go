@@ -119,9 +119,11 @@ func (c *call) get(key string, recursive, linearizable bool) {
 	}
 	n, err := view.Get(key)
 	if err != nil {
+		c.h.getsFail.Add(1)
 		c.fail(err, deimos.CauseReadTimeout)
 		return
 	}
+	c.h.getsSuccess.Add(1)
 	l := listing{call: c, clock: clock{h: c.h, reads: true}}
 	c.buffers.out = append(c.buffers.out[:0], `{"action":"get","node":`...)
 	switch {

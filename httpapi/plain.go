@@ -25,6 +25,8 @@ func (c *call) servePlain() {
 		if c.allowed("GET,HEAD") {
 			c.text(http.StatusOK, c.h.machines())
 		}
+	case "/v2/stats/self", "/v2/stats/leader", "/v2/stats/store":
+		c.serveStats(strings.TrimPrefix(c.r.URL.Path, "/v2/stats/"))
 	case "/version":
 		if c.allowed("GET") {
 			c.json(http.StatusOK, c.h.version)

@@ -1,7 +1,8 @@
 package httpapi
 
 import (
-	"log/slog"
+	"io"
+	"log"
 	"net/http"
 	"time"
 )
@@ -21,12 +22,13 @@ const readAheadBytes = 4096
 
 // Server returns a server for handler with the limits of the client port. It
 // speaks HTTP/1.1 only, and passes OPTIONS requests for the whole server on to
-// the handler. log gets what net/http has to say about connections, at debug
-// level, because clients cause it; nil discards it. The caller serves its
-// listeners with it and shuts it down.
-func Server(handler http.Handler, log *slog.Logger) *http.Server {
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
+// the handler. errorLog gets what net/http has to say about connections, which
+// is what clients cause: failed handshakes above all; nil discards it. The
+// caller sets its ConnState where [Conns] count, serves its listeners with it
+// and shuts it down.
+func Server(handler http.Handler, errorLog *log.Logger) *http.Server {
+	if errorLog == nil {
+		errorLog = log.New(io.Discard, "", 0)
 	}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
@@ -37,6 +39,6 @@ func Server(handler http.Handler, log *slog.Logger) *http.Server {
 		IdleTimeout:                  IdleTimeout,
 		MaxHeaderBytes:               HeadMaxBytes - readAheadBytes,
 		DisableGeneralOptionsHandler: true,
-		ErrorLog:                     slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ErrorLog:                     errorLog,
 	}
 }
