@@ -1,0 +1,186 @@
+package pki
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"time"
+)
+
+// HandshakeTimeout is how long a connection that [Source.DialTLS] opened may
+// take for its handshake.
+const HandshakeTimeout = 5 * time.Second
+
+// cipherSuites are those of TLS 1.2 that authenticate what they encrypt and
+// keep old traffic secret when a key is lost. TLS 1.3 has no others.
+var cipherSuites = []uint16{
+	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+	tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+}
+
+// ServerConfig returns the configuration of a listener. It follows the files
+// for as long as it is used, and may be shared and cloned.
+func (s *Source) ServerConfig() *tls.Config {
+	config := s.current.Load().server.Clone()
+	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		return s.latest().server, nil
+	}
+	return config
+}
+
+// serverConfig is the configuration of handshakes with what m holds.
+func (s *Source) serverConfig(m *material) *tls.Config {
+	config := s.baseConfig()
+	if m.pair != nil {
+		config.Certificates = []tls.Certificate{*m.pair}
+	}
+	if m.roots != nil {
+		config.ClientAuth = tls.RequireAndVerifyClientCert
+		config.ClientCAs = m.roots
+		config.VerifyConnection = s.checkNames
+	}
+	return config
+}
+
+// ClientConfig returns the configuration of one connection to be opened now:
+// it verifies the certificate of the server and its name or address with the
+// CA as it is now. A handshake with it presents the newest certificate, if
+// there is one, and fails when the authority of the server has been taken out
+// of the CA file since; an authority that was added since it does not know.
+// Whoever opens connections for longer asks for a new one each time, or lets
+// [Source.DialTLS] do so.
+func (s *Source) ClientConfig() *tls.Config {
+	m := s.latest()
+	config := s.baseConfig()
+	config.RootCAs = m.roots
+	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		if pair := s.latest().pair; pair != nil {
+			return pair, nil
+		}
+		return &tls.Certificate{}, nil
+	}
+	if s.files.Unverified {
+		config.InsecureSkipVerify = true
+		return config
+	}
+	config.VerifyConnection = func(state tls.ConnectionState) error {
+		if roots := s.latest().roots; roots != m.roots {
+			if err := s.verifyChain(state.PeerCertificates, roots); err != nil {
+				return err
+			}
+		}
+		return s.checkNames(state)
+	}
+	return config
+}
+
+// verifyChain checks that the certificate of a server, whose name has been
+// checked, still has an authority.
+func (s *Source) verifyChain(certs []*x509.Certificate, roots *x509.CertPool) error {
+	intermediates := x509.NewCertPool()
+	for _, c := range certs[1:] {
+		intermediates.AddCert(c)
+	}
+	_, err := certs[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, CurrentTime: s.opts.now()})
+	if err != nil {
+		return fmt.Errorf("pki: failed to verify certificate with the CA file %s as it is now: %w", s.files.CA, err)
+	}
+	return nil
+}
+
+// baseConfig is what servers and clients have in common. Sessions are not
+// resumed: a resumed one would skip what has changed about the certificates.
+func (s *Source) baseConfig() *tls.Config {
+	return &tls.Config{
+		MinVersion:             s.opts.MinVersion,
+		CipherSuites:           cipherSuites,
+		NextProtos:             []string{"http/1.1"},
+		SessionTicketsDisabled: true,
+		Time:                   s.opts.now,
+	}
+}
+
+// NameError tells that the certificate of the other side is right but for its
+// names, none of which is allowed.
+type NameError struct {
+	// Names are the DNS names of the certificate and its common name.
+	Names []string
+}
+
+// Error implements the error interface.
+func (e *NameError) Error() string {
+	return fmt.Sprintf("pki: the certificate has the names %q, none of which is allowed", e.Names)
+}
+
+// checkNames checks a certificate that has been verified, on either side.
+func (s *Source) checkNames(state tls.ConnectionState) error {
+	if len(s.files.AllowedNames) == 0 {
+		return nil
+	}
+	if len(state.VerifiedChains) == 0 || len(state.PeerCertificates) == 0 {
+		return errors.New("pki: a name is demanded of a side that has no verified certificate")
+	}
+	leaf := state.PeerCertificates[0]
+	names := slices.Clone(leaf.DNSNames)
+	if cn := leaf.Subject.CommonName; cn != "" && !slices.Contains(names, cn) {
+		names = append(names, cn)
+	}
+	for _, name := range names {
+		if slices.ContainsFunc(s.files.AllowedNames, func(a string) bool { return strings.EqualFold(a, name) }) {
+			return nil
+		}
+	}
+	return &NameError{Names: names}
+}
+
+// DialFunc opens a connection, as [net.Dialer.DialContext] does.
+type DialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
+
+// DialTLS returns a function that opens a connection with dial and does the
+// handshake on it, as a new ClientConfig asks for, in at most
+// HandshakeTimeout. It is made for the field DialTLSContext of an
+// [net/http.Transport], which then follows the files. The connections are of
+// type *[tls.Conn]; those that fail are closed. Nil stands for the dialer of
+// package net.
+func (s *Source) DialTLS(dial DialFunc) DialFunc {
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			return nil, fmt.Errorf("pki: dial %s: %w", address, err)
+		}
+		raw, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		config := s.ClientConfig()
+		config.ServerName = host
+		conn := tls.Client(raw, config)
+		ctx, cancel := context.WithTimeout(ctx, HandshakeTimeout)
+		defer cancel()
+		if err := conn.HandshakeContext(ctx); err != nil {
+			return nil, errors.Join(fmt.Errorf("pki: handshake with %s: %w", address, err), closeQuietly(raw))
+		}
+		return conn, nil
+	}
+}
+
+// closeQuietly closes a connection whose handshake failed, which crypto/tls
+// may have closed already.
+func closeQuietly(c net.Conn) error {
+	if err := c.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
+}

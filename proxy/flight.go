@@ -1,0 +1,438 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/marsevilspirit/deimos"
+)
+
+// The limits of what waits for one client of a shared watch. A single event may
+// be larger.
+const (
+	queueMax      = 1024
+	queueMaxBytes = 1 << 20
+)
+
+const (
+	// frameMaxBytes bounds one event: two values of the largest size that a
+	// member can be set to, every byte escaped, and room for the rest.
+	frameMaxBytes = 128 << 20
+	// answerMaxBytes bounds the answer to a watch that is not a stream.
+	answerMaxBytes = 1 << 20
+)
+
+// watchTable knows the upstream watches.
+type watchTable struct {
+	p *Proxy
+
+	mu     sync.Mutex
+	closed bool
+	shared map[string]*flight // those that can be joined, by the key of their spec
+	all    map[*flight]struct{}
+}
+
+func newWatchTable(p *Proxy) *watchTable {
+	return &watchTable{p: p, shared: make(map[string]*flight), all: make(map[*flight]struct{})}
+}
+
+// join returns a place at an upstream watch for spec, at a new one when there
+// is none that can be joined or alone is set; nil when the proxy is closing.
+// The caller leaves it in the end.
+func (t *watchTable) join(spec watchSpec, out *outgoing, alone bool) *viewer {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return nil
+	}
+	if f := t.shared[spec.key]; f != nil && !alone {
+		if v := f.join(); v != nil {
+			return v
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	f := &flight{
+		table: t, spec: spec, cancel: cancel, alone: alone,
+		ready: make(chan struct{}), room: make(chan struct{}, 1), viewers: make(map[*viewer]struct{}),
+	}
+	v := f.join()
+	t.all[f] = struct{}{}
+	if !alone {
+		t.shared[spec.key] = f
+	}
+	t.p.goroutines.Go(func() {
+		defer cancel()
+		f.run(ctx, out)
+	})
+	return v
+}
+
+// forget ends the joining of a watch that is over.
+func (t *watchTable) forget(f *flight) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.all, f)
+	if t.shared[f.spec.key] == f {
+		delete(t.shared, f.spec.key)
+	}
+}
+
+// close ends all watches and lets none begin.
+func (t *watchTable) close() {
+	t.mu.Lock()
+	t.closed = true
+	flights := make([]*flight, 0, len(t.all))
+	for f := range t.all {
+		flights = append(flights, f)
+	}
+	t.mu.Unlock()
+	for _, f := range flights {
+		f.end()
+		f.cancel()
+	}
+}
+
+// answerHead is the beginning of a member's answer to a watch, or the whole of
+// it when it is no stream.
+type answerHead struct {
+	err      error // there was no answer
+	status   int
+	header   http.Header
+	complete bool
+	body     []byte
+}
+
+// flight is one upstream watch and its clients. Its goroutine reads events and
+// gives them out; it ends when the upstream does or the last client leaves.
+type flight struct {
+	table  *watchTable
+	spec   watchSpec
+	cancel context.CancelFunc
+	// ready is closed when head is set.
+	ready chan struct{}
+	head  answerHead
+	// events tells an event stream from JSON lines; known when ready.
+	events bool
+	// room tells that a client has taken events. It holds one signal.
+	room chan struct{}
+
+	mu      sync.Mutex
+	viewers map[*viewer]struct{}
+	// alone means that nobody else may join and that the member's watch goes no
+	// faster than its one client.
+	alone bool
+	// over means that no event will be given out any more.
+	over bool
+	// drained means that the upstream watch ends by itself now.
+	drained bool
+	begun   bool   // an event was given out
+	beaten  bool   // a comment was given out
+	last    []byte // the last event while nobody has asked for its index
+	index   uint64 // of the last event, or the start of the upstream watch
+}
+
+// viewer is the place of one client at a flight. The goroutine of the client's
+// request takes from it.
+type viewer struct {
+	flight *flight
+	// wake tells that take has something to say. It holds one signal.
+	wake chan struct{}
+	// index replaces that of the headers unless it is 0, and beat asks for a
+	// comment at the start: the client joined a running stream.
+	index  uint64
+	beat   bool
+	joined bool // the flight was there before
+
+	// Guarded by the mutex of the flight.
+	queue  [][]byte
+	bytes  int
+	ended  bool
+	turned bool
+}
+
+// join adds a client, or returns nil if it would not get what a watch of its
+// own would get.
+func (f *flight) join() *viewer {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	v := &viewer{flight: f, wake: make(chan struct{}, 1), joined: len(f.viewers) > 0}
+	if f.over || v.joined && f.alone {
+		return nil
+	}
+	if f.begun {
+		if !f.spec.fromNow() || !f.indexKnown() {
+			return nil
+		}
+		v.index = f.index
+	}
+	v.beat = f.beaten
+	f.viewers[v] = struct{}{}
+	if v.joined {
+		f.table.p.metrics.shared.Inc()
+	}
+	return v
+}
+
+// indexKnown finds the index of the last event. The mutex is held.
+func (f *flight) indexKnown() bool {
+	if f.last == nil {
+		return true
+	}
+	index, ok := frameIndex(f.last, f.events)
+	if ok {
+		f.index, f.last = index, nil
+	}
+	return ok
+}
+
+// run gets the answer of a member and gives it out.
+func (f *flight) run(ctx context.Context, out *outgoing) {
+	defer f.end()
+	p := f.table.p
+	resp, err := p.send(ctx, out)
+	if err != nil {
+		f.begin(answerHead{err: err})
+		return
+	}
+	defer resp.Body.Close()
+	head := answerHead{status: resp.StatusCode, header: resp.Header}
+	if resp.StatusCode != http.StatusOK || resp.ContentLength >= 0 {
+		head.complete = true
+		if head.body, err = io.ReadAll(io.LimitReader(resp.Body, answerMaxBytes+1)); err != nil || len(head.body) > answerMaxBytes {
+			head = answerHead{err: errLost}
+		}
+		f.begin(head)
+		return
+	}
+	f.begin(head)
+	if err := f.pump(ctx, resp.Body); err != nil && ctx.Err() == nil {
+		p.metrics.failures.Inc()
+		p.log.Debug("watch of a member broke", "error", err)
+	}
+}
+
+// begin publishes the head of the answer. A stream that starts inside the
+// history goes to its first client only; the others have to open their own.
+func (f *flight) begin(head answerHead) {
+	f.head = head
+	f.events = bytes.HasPrefix([]byte(head.header.Get("Content-Type")), []byte("text/event-stream"))
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	defer close(f.ready)
+	if head.err != nil || head.complete {
+		f.over = true
+		return
+	}
+	index, err := strconv.ParseUint(head.header.Get(deimos.HeaderEtcdIndex), 10, 64)
+	start := f.spec.start(f.events)
+	replay := (f.spec.stream || f.events) && start > 0 && start <= index
+	if err == nil && !replay {
+		f.index = index
+		return
+	}
+	f.alone = true
+	for v := range f.viewers {
+		v.turned = v.joined
+	}
+}
+
+// pump gives out what a member sends, in whole events, until the end.
+func (f *flight) pump(ctx context.Context, body io.Reader) error {
+	r := frameReader{r: bufio.NewReader(body), events: f.events}
+	for {
+		frame, err := r.next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := f.give(ctx, frame); err != nil {
+			return err
+		}
+		if !f.spec.stream && !f.events {
+			break
+		}
+	}
+	// A long poll is over; its connection is of use once it has ended.
+	late := time.AfterFunc(f.table.p.limits.watchClose, f.cancel)
+	defer late.Stop()
+	f.end()
+	_, err := io.CopyN(io.Discard, body, 1)
+	if err == io.EOF {
+		return nil
+	}
+	return err
+}
+
+// give hands a frame to all clients. It waits for room only while there is and
+// can be just one client.
+func (f *flight) give(ctx context.Context, frame []byte) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.events && frame[0] == ':' {
+		f.beaten = true
+	} else {
+		f.begun, f.last = true, frame
+	}
+	poll := !f.spec.stream && !f.events
+	f.over, f.drained = f.over || poll, f.drained || poll
+	for f.alone && f.full(frame) {
+		f.mu.Unlock()
+		select {
+		case <-f.room:
+		case <-ctx.Done():
+		}
+		f.mu.Lock()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	for v := range f.viewers {
+		if v.ended {
+			continue
+		}
+		if v.full(frame) {
+			v.ended = true
+		} else {
+			v.queue = append(v.queue, frame)
+			v.bytes += len(frame)
+			v.ended = poll
+		}
+		v.signal()
+	}
+	return nil
+}
+
+// full reports whether any client has no room for a frame.
+func (f *flight) full(frame []byte) bool {
+	for v := range f.viewers {
+		if !v.ended && v.full(frame) {
+			return true
+		}
+	}
+	return false
+}
+
+// end tells all clients that nothing more will come.
+func (f *flight) end() {
+	f.table.forget(f)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.over = true
+	for v := range f.viewers {
+		v.ended = true
+		v.signal()
+	}
+}
+
+func (v *viewer) full(frame []byte) bool {
+	return len(v.queue) > 0 && (len(v.queue) >= queueMax || v.bytes+len(frame) > queueMaxBytes)
+}
+
+func (v *viewer) signal() {
+	select {
+	case v.wake <- struct{}{}:
+	default:
+	}
+}
+
+// isTurnedAway reports that the client has to open a watch of its own.
+func (v *viewer) isTurnedAway() bool {
+	v.flight.mu.Lock()
+	defer v.flight.mu.Unlock()
+	return v.turned
+}
+
+// take returns the events that wait, and whether they are the last ones.
+func (v *viewer) take() (frames [][]byte, ended bool) {
+	f := v.flight
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	frames, v.queue, v.bytes = v.queue, nil, 0
+	select {
+	case f.room <- struct{}{}:
+	default:
+	}
+	return frames, v.ended
+}
+
+// leave gives the place up. The last one to leave ends the upstream watch.
+func (v *viewer) leave() {
+	f := v.flight
+	f.mu.Lock()
+	delete(f.viewers, v)
+	last := len(f.viewers) == 0 && !f.drained
+	f.over = f.over || last
+	f.mu.Unlock()
+	if v.joined {
+		f.table.p.metrics.shared.Dec()
+	}
+	if last {
+		f.cancel()
+	}
+}
+
+// frameReader cuts a stream into events: JSON lines, or the blocks of an event
+// stream.
+type frameReader struct {
+	r      *bufio.Reader
+	events bool
+}
+
+var errFrameTooLarge = errors.New("an event is larger than " + strconv.Itoa(frameMaxBytes) + " bytes")
+
+// next returns the next whole frame, which the caller may keep. The end of a
+// stream inside a frame is [io.ErrUnexpectedEOF].
+func (r *frameReader) next() ([]byte, error) {
+	var frame []byte
+	lineStart := 0
+	for {
+		piece, err := r.r.ReadSlice('\n')
+		if len(frame)+len(piece) > frameMaxBytes {
+			return nil, errFrameTooLarge
+		}
+		frame = append(frame, piece...)
+		switch {
+		case err == bufio.ErrBufferFull:
+			continue
+		case err == io.EOF && len(frame) == 0:
+			return nil, io.EOF
+		case err == io.EOF:
+			return nil, io.ErrUnexpectedEOF
+		case err != nil:
+			return nil, fmt.Errorf("reading a stream: %w", err)
+		}
+		if !r.events || len(frame) == lineStart+1 {
+			return frame, nil
+		}
+		lineStart = len(frame)
+	}
+}
+
+// frameIndex returns the index of the event in a frame.
+func frameIndex(frame []byte, events bool) (uint64, bool) {
+	if events {
+		for line := range bytes.Lines(frame) {
+			if id, ok := bytes.CutPrefix(line, []byte("id: ")); ok {
+				index, err := strconv.ParseUint(string(bytes.TrimSuffix(id, []byte("\n"))), 10, 64)
+				return index, err == nil
+			}
+		}
+		return 0, false
+	}
+	var event deimos.Event
+	if err := json.Unmarshal(frame, &event); err != nil || event.Node == nil {
+		return 0, false
+	}
+	return event.Node.ModifiedIndex, event.Node.ModifiedIndex > 0
+}
