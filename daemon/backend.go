@@ -24,25 +24,25 @@ var (
 	_ httpapi.Backend    = (*backend)(nil)
 )
 
-// backend shows a server and its node to the HTTP front end.
+// backend shows a daemon to the HTTP front end.
 type backend struct {
 	*server.Server
-	node      *raftnode.Node
-	clusterID uint64
-	stopping  atomic.Bool
+	daemon   *Daemon
+	stopping atomic.Bool
 }
 
 // Status implements [httpapi.Cluster].
-func (b *backend) Status() httpapi.Status {
-	return httpapi.Status{ClusterID: b.clusterID, RaftIndex: b.node.Applied(), RaftTerm: b.node.Term()}
-}
+func (b *backend) Status() httpapi.Status { return memberList{b.daemon}.Status() }
+
+// Leader implements [httpapi.Cluster].
+func (b *backend) Leader() uint64 { return b.daemon.node.Leader() }
 
 // Ready implements [httpapi.Cluster].
 func (b *backend) Ready(ctx context.Context) error {
 	if b.stopping.Load() {
 		return httpapi.ErrStopping
 	}
-	err := b.node.Read(ctx)
+	err := b.daemon.node.Read(ctx)
 	switch {
 	case err == nil:
 		return nil

@@ -4,16 +4,10 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/marsevilspirit/deimos/transport"
-)
-
-// The states of a cluster that a member without a data directory can start
-// into, see [Config.InitialClusterState].
-const (
-	ClusterStateNew      = "new"
-	ClusterStateExisting = "existing"
 )
 
 // The values that stand for the zero values of [Config].
@@ -21,6 +15,7 @@ const (
 	DefaultName         = "default"
 	DefaultClusterToken = "deimos-cluster"
 	// DefaultPeerURLs and DefaultClientURLs are comma-separated lists.
+	// Where a port has TLS, its URLs begin with https:// instead.
 	DefaultPeerURLs   = "http://localhost:2380,http://localhost:7001"
 	DefaultClientURLs = "http://localhost:2379,http://localhost:4001"
 
@@ -73,18 +68,42 @@ type Config struct {
 
 	// Bootstrap lists the first members of the cluster in the order given, the
 	// same on all of them, and must contain Name. It counts only while DataDir
-	// holds no member. Empty: Name alone, at URLs.AdvertisePeer.
+	// holds no member. A member that joins a running cluster lists the members
+	// it was told when it was added, itself among them; a proxy lists members to
+	// ask for the member list, and needs no Name in it. Empty: Name alone, at
+	// URLs.AdvertisePeer; with Discovery it stays empty, and whoever fills it
+	// with what was found clears Discovery.
 	Bootstrap []BootstrapMember
-	// InitialClusterState is ClusterStateNew for the first members of a cluster.
-	// ClusterStateExisting, a member that was added to a running cluster, is
-	// refused by this version. Empty: ClusterStateNew.
+	// InitialClusterState is ClusterStateNew for the first members of a cluster,
+	// ClusterStateExisting for a member that was added to a running cluster.
+	// Empty: ClusterStateNew.
 	InitialClusterState string
 	// InitialClusterToken is part of the cluster id, so that two clusters with
 	// the same URLs do not take each other for the same. Empty:
 	// DefaultClusterToken.
 	InitialClusterToken string
-	// InsecurePeers says that the network between the members is trusted. It is
-	// required unless every peer URL is a loopback address.
+	// ForceNewCluster makes the member in DataDir the only member of a cluster
+	// with a new id, for when the quorum of its cluster is lost for good. Writes
+	// that reached only the lost members are lost with them.
+	ForceNewCluster bool
+	// Discovery finds the first members where Bootstrap does not list them. It
+	// counts only while DataDir holds no member.
+	Discovery Discovery
+	// Proxy is ProxyOff for a member, ProxyOn for a daemon that forwards the
+	// requests of its clients to the members, ProxyReadonly for one that forwards
+	// reads only. A proxy keeps nothing in DataDir but certificates that
+	// [TLS.Auto] made. Empty: ProxyOff.
+	Proxy string
+
+	// ClientTLS and PeerTLS are the certificates of the two ports. Zero: no TLS.
+	ClientTLS TLS
+	PeerTLS   TLS
+	// PeerSecretFile holds the secret by which members prove themselves to each
+	// other, the same on all of them. Empty: none.
+	PeerSecretFile string
+	// InsecurePeers says that the network between the members is trusted. Unless
+	// PeerTLS has a CAFile or there is a PeerSecretFile, it is required for peer
+	// URLs that are not loopback addresses.
 	InsecurePeers bool
 
 	URLs   URLs
@@ -110,9 +129,10 @@ type BootstrapMember struct {
 	PeerURLs []string
 }
 
-// URLs are the addresses of a member. Each is http://host:port without path,
-// query or user; after [Config.Validate] they are in the form that [ParseURL]
-// returns, without duplicates, in the order given.
+// URLs are the addresses of a member. Each is http://host:port or
+// https://host:port without path, query or user; after [Config.Validate] they
+// are in the form that [ParseURL] returns, without duplicates, in the order
+// given. Where a port has TLS, all URLs that it listens on are https.
 type URLs struct {
 	// AdvertisePeer is where the other members find this one. Where Bootstrap is
 	// given, its URLs for Name count instead. Empty: DefaultPeerURLs.
@@ -178,22 +198,25 @@ func Usagef(format string, args ...any) *UsageError {
 
 // Validate puts the default in the place of every zero field, brings the URLs
 // into one form, and checks what the fields demand of themselves and of each
-// other. Every error is a [*UsageError], and then c is left half changed. What
-// is allowed and yet looks like a mistake is logged to c.Log as a warning. A
-// valid Config stays as it is when it is validated again.
+// other; it opens no file and asks nobody. Every error is a [*UsageError], and
+// then c is left half changed. What is allowed and yet looks like a mistake is
+// logged to c.Log as a warning. A valid Config stays as it is when it is
+// validated again.
 func (c *Config) Validate() error {
 	c.setDefaults()
-	if err := firstError(c.validateMember, c.validateBootstrap, c.parseURLs); err != nil {
-		return err
-	}
-	given := c.URLs.AdvertisePeer
-	clientsGuess := len(c.URLs.AdvertiseClient) == 0 && len(c.URLs.ListenClient) > 0
-	c.resolveURLs()
-	err := firstError(c.validateSchemes, c.validatePeerTrust, c.validateTiming, c.validateLimits, c.validateCORS)
+	err := firstError(c.validateMember, c.validateBootstrap, c.validateStart, c.parseURLs, c.validateTLS)
 	if err != nil {
 		return err
 	}
-	c.warn(given, clientsGuess && c.Network == nil)
+	given := c.URLs
+	c.resolveURLs()
+	if err := c.validateSchemes(given); err != nil {
+		return err
+	}
+	if err := firstError(c.validatePeerTrust, c.validateTiming, c.validateLimits, c.validateCORS); err != nil {
+		return err
+	}
+	c.warn(given)
 	return nil
 }
 
@@ -214,6 +237,8 @@ func (c *Config) setDefaults() {
 	setDefault(&c.Version, "dev")
 	setDefault(&c.InitialClusterState, ClusterStateNew)
 	setDefault(&c.InitialClusterToken, DefaultClusterToken)
+	setDefault(&c.Proxy, ProxyOff)
+	setDefault(&c.Discovery.Fallback, DiscoveryProxy)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -242,16 +267,19 @@ func (c *Config) validateMember() error {
 	if err := CheckName(c.Name); err != nil {
 		return Usagef("name %q: %v", c.Name, err)
 	}
-	switch c.InitialClusterState {
-	case ClusterStateNew:
-		return nil
-	case ClusterStateExisting:
-		return Usagef("initial-cluster-state %q is not supported by this version yet: start all first members with %q",
-			ClusterStateExisting, ClusterStateNew)
-	default:
-		return Usagef("initial-cluster-state %q is neither %q nor %q",
-			c.InitialClusterState, ClusterStateNew, ClusterStateExisting)
+	for _, w := range []struct {
+		flag, word string
+		words      []string
+	}{
+		{"initial-cluster-state", c.InitialClusterState, []string{ClusterStateNew, ClusterStateExisting}},
+		{"proxy", c.Proxy, []string{ProxyOff, ProxyReadonly, ProxyOn}},
+		{"discovery-fallback", c.Discovery.Fallback, []string{DiscoveryProxy, DiscoveryExit}},
+	} {
+		if !slices.Contains(w.words, w.word) {
+			return Usagef("%s %q is none of %s", w.flag, w.word, strings.Join(w.words, ", "))
+		}
 	}
+	return nil
 }
 
 // validateBootstrap checks the list of first members as it was given; a list
@@ -287,7 +315,7 @@ func (c *Config) validateBootstrap() error {
 			owners[u] = m.Name
 		}
 	}
-	if !names[c.Name] {
+	if !names[c.Name] && !c.isProxy() {
 		return Usagef("no member with name=%q in bootstrap-config", c.Name)
 	}
 	return nil

@@ -23,6 +23,8 @@ func TestValidateFillsDefaults(t *testing.T) {
 		Bootstrap:           []BootstrapMember{{"default", peers}},
 		InitialClusterState: "new",
 		InitialClusterToken: "deimos-cluster",
+		Discovery:           Discovery{Fallback: "proxy"},
+		Proxy:               "off",
 		URLs:                URLs{peers, clients, peers, clients},
 		Timing:              Timing{100 * time.Millisecond, time.Second, 5 * time.Second, 5 * time.Minute},
 		Limits:              Limits{10000, 5, 5, 1048576, 100000, 67108864},
@@ -126,7 +128,8 @@ func TestValidateRefuses(t *testing.T) {
 		return BootstrapMember{name, []string{fmt.Sprintf("http://localhost:%d", port)}}
 	}
 	const notLoopback = " is not a loopback address and the members do not prove themselves: " +
-		"use loopback URLs, or --insecure-peers if the network between the members is trusted"
+		"give --peer-cert-file, --peer-key-file and --peer-ca-file, or --peer-secret-file, " +
+		"or --insecure-peers if the network between the members is trusted"
 	for _, tt := range []struct {
 		name   string
 		config Config
@@ -134,9 +137,7 @@ func TestValidateRefuses(t *testing.T) {
 	}{
 		{"name", Config{Name: "a=b"}, `name "a=b": a name has no '=', ',', space or control character`},
 		{"long name", Config{Name: strings.Repeat("n", 256)}, fmt.Sprintf("name %q: a name has at most 255 bytes", strings.Repeat("n", 256))},
-		{"state", Config{InitialClusterState: "old"}, `initial-cluster-state "old" is neither "new" nor "existing"`},
-		{"existing", Config{InitialClusterState: "existing"},
-			`initial-cluster-state "existing" is not supported by this version yet: start all first members with "new"`},
+		{"state", Config{InitialClusterState: "old"}, `initial-cluster-state "old" is none of new, existing`},
 		{"not in bootstrap", Config{Name: "X", Bootstrap: []BootstrapMember{local("a", 1)}}, `no member with name="X" in bootstrap-config`},
 		{"bad name in bootstrap", Config{Bootstrap: []BootstrapMember{local("a b", 1)}},
 			`bootstrap-config: name "a b": a name has no '=', ',', space or control character`},

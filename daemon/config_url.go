@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"errors"
+	"log/slog"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -104,76 +105,55 @@ func (c *Config) parseURLs() error {
 
 // resolveURLs fills the lists that were not given: from the bootstrap list,
 // from each other, and from the defaults. The URLs that the bootstrap list has
-// for this member are what the other members know, so they win.
+// for this member are what the other members know, so they win. Default URLs
+// are https where the port has a certificate.
 func (c *Config) resolveURLs() {
 	u := &c.URLs
 	for _, m := range c.Bootstrap {
-		if m.Name == c.Name {
+		if m.Name == c.Name && !c.isProxy() {
 			u.AdvertisePeer = slices.Clone(m.PeerURLs)
 		}
 	}
-	setDefaultURLs(&u.AdvertisePeer, strings.Split(DefaultPeerURLs, ","))
-	setDefaultURLs(&u.AdvertiseClient, strings.Split(DefaultClientURLs, ","))
+	setDefaultURLs(&u.AdvertisePeer, defaultURLs(DefaultPeerURLs, c.PeerTLS))
+	setDefaultURLs(&u.AdvertiseClient, defaultURLs(DefaultClientURLs, c.ClientTLS))
 	setDefaultURLs(&u.ListenPeer, u.AdvertisePeer)
 	setDefaultURLs(&u.ListenClient, u.AdvertiseClient)
-	if len(c.Bootstrap) == 0 {
+	if len(c.Bootstrap) == 0 && !c.Discovery.Enabled() {
 		c.Bootstrap = []BootstrapMember{{Name: c.Name, PeerURLs: slices.Clone(u.AdvertisePeer)}}
 	}
 }
 
-// validateSchemes refuses https where there are no certificates to speak it.
-func (c *Config) validateSchemes() error {
-	if slices.ContainsFunc(c.URLs.ListenClient, isHTTPS) {
-		return Usagef("https needs --cert-file and --key-file")
-	}
-	if slices.ContainsFunc(c.URLs.ListenPeer, isHTTPS) {
-		return Usagef("https needs --peer-cert-file and --peer-key-file")
-	}
-	return nil
-}
-
-// validatePeerTrust refuses peers that cannot prove themselves on a network
-// where others may speak.
-func (c *Config) validatePeerTrust() error {
-	if c.InsecurePeers {
-		return nil
-	}
-	urls := slices.Concat(c.URLs.ListenPeer, c.URLs.AdvertisePeer)
-	for _, m := range c.Bootstrap {
-		urls = append(urls, m.PeerURLs...)
-	}
-	for _, u := range urls {
-		if !isLoopback(u) {
-			return Usagef("peer URL %s is not a loopback address and the members do not prove themselves: "+
-				"use loopback URLs, or --insecure-peers if the network between the members is trusted", u)
+// warn logs what a valid configuration has that may be a mistake. The URLs are
+// passed as they were given, before they were resolved.
+func (c *Config) warn(given URLs) {
+	for _, p := range c.ports() {
+		if p.tls.Auto {
+			c.Log.Warn("a self-signed certificate encrypts and proves nothing; it is for trying out",
+				"flag", p.tls.flag(p.prefix))
 		}
 	}
-	return nil
-}
-
-// warn logs what a valid configuration has that may be a mistake. The
-// advertised peer URLs are passed as they were given, before the bootstrap
-// list replaced them; clientsGuess tells that only the listening side of the
-// client URLs was given.
-func (c *Config) warn(given []string, clientsGuess bool) {
-	if clientsGuess {
+	if c.isProxy() {
+		return // it advertises nothing
+	}
+	if c.InsecurePeers && (c.PeerSecretFile != "" || c.PeerTLS.verifies()) {
+		c.Log.Warn("insecure-peers is given and not needed, for the members prove themselves")
+	}
+	if len(given.AdvertiseClient) == 0 && len(given.ListenClient) > 0 && c.Network == nil {
 		c.Log.Warn("clients are told of advertise-client-urls, which was not given and is not what is listened on",
 			"advertise-client-urls", c.URLs.AdvertiseClient, "listen-client-urls", c.URLs.ListenClient)
 	}
-	if len(given) > 0 && !sameURLs(given, c.URLs.AdvertisePeer) {
+	if len(given.AdvertisePeer) > 0 && !sameURLs(given.AdvertisePeer, c.URLs.AdvertisePeer) {
 		c.Log.Warn("advertise-peer-urls differs from bootstrap-config, whose URLs are used",
-			"name", c.Name, "given", given, "used", c.URLs.AdvertisePeer)
+			"name", c.Name, "given", given.AdvertisePeer, "used", c.URLs.AdvertisePeer)
 	}
-	for _, port := range []struct {
-		advertiseFlag, listenFlag string
-		advertise, listen         []string
-	}{
-		{"advertise-client-urls", "listen-client-urls", c.URLs.AdvertiseClient, c.URLs.ListenClient},
-		{"advertise-peer-urls", "listen-peer-urls", c.URLs.AdvertisePeer, c.URLs.ListenPeer},
-	} {
-		if slices.ContainsFunc(port.advertise, isHTTPS) {
-			c.Log.Warn("https is advertised and http is listened on; TLS has to end before this member",
-				port.advertiseFlag, port.advertise, port.listenFlag, port.listen)
+	for _, p := range c.ports() {
+		advertised := slog.Any("advertise-"+p.kind+"-urls", p.advertise)
+		listened := slog.Any("listen-"+p.kind+"-urls", p.listen)
+		switch {
+		case !p.tls.Enabled() && slices.ContainsFunc(p.advertise, isHTTPS):
+			c.Log.Warn("https is advertised and http is listened on; TLS has to end before this member", advertised, listened)
+		case p.tls.Enabled() && slices.ContainsFunc(p.advertise, func(u string) bool { return !isHTTPS(u) }):
+			c.Log.Warn("http is advertised and https is listened on; TLS has to begin before this member", advertised, listened)
 		}
 	}
 }
@@ -203,6 +183,14 @@ func parseList(flag string, texts []string, use urlUse) ([]string, error) {
 		}
 	}
 	return urls, nil
+}
+
+// defaultURLs splits one of the default lists, for a port with that TLS.
+func defaultURLs(list string, tls TLS) []string {
+	if tls.Enabled() {
+		list = strings.ReplaceAll(list, "http://", "https://")
+	}
+	return strings.Split(list, ",")
 }
 
 func setDefaultURLs(urls *[]string, value []string) {

@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/marsevilspirit/deimos"
 	"github.com/marsevilspirit/deimos/httpapi"
@@ -22,17 +24,22 @@ type Daemon struct {
 	log     *slog.Logger
 	dir     *dataDir
 	storage *storage
+	secured *security
 	space   *diskSpace
 	machine *server.Machine
 	node    *raftnode.Node
 	peers   peerTransport
 	server  *server.Server
 	backend *backend
+	// answering is the server once there is one: peers may call before.
+	answering atomic.Pointer[server.Server]
 
 	clientListeners, peerListeners []net.Listener
+	clientConns                    *httpapi.Conns
 	clientServer, peerServer       *http.Server
 
 	wg       sync.WaitGroup
+	started  time.Time
 	ended    chan struct{} // closed when the daemon is being closed
 	endOnce  sync.Once
 	failed   chan error
@@ -46,7 +53,12 @@ func Open(ctx context.Context, cfg Config) (*Daemon, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	d := &Daemon{cfg: cfg, log: cfg.Log, ended: make(chan struct{}), failed: make(chan error, 1)}
+	return openMember(ctx, cfg)
+}
+
+// openMember does it with a configuration that is known to be valid.
+func openMember(ctx context.Context, cfg Config) (*Daemon, error) {
+	d := &Daemon{cfg: cfg, log: cfg.Log, started: time.Now(), ended: make(chan struct{}), failed: make(chan error, 1)}
 	if err := d.open(ctx); err != nil {
 		d.abandon()
 		return nil, err
@@ -58,6 +70,18 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 	if d.dir, err = openDataDir(d.cfg.DataDir, d.log); err != nil {
 		return err
 	}
+	if err := finishForced(d.dir); err != nil {
+		return err
+	}
+	if d.cfg.ForceNewCluster {
+		if err := forceNewCluster(&d.cfg, d.dir); err != nil {
+			return err
+		}
+	}
+	m := newMetrics()
+	if d.secured, err = openSecurity(&d.cfg, m.registry); err != nil {
+		return err
+	}
 	if d.clientListeners, err = listen("listen-client-urls", d.cfg.URLs.ListenClient); err != nil {
 		return err
 	}
@@ -67,11 +91,17 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 		}
 	}
 	d.space = newDiskSpace(d.dir.path, d.log)
-	m := newMetrics()
-	followed := &peers{log: d.log}
-	d.machine = newMachine(&d.cfg, followed.follow)
-	if d.storage, err = openStorage(&d.cfg, d.dir, d.machine, m); err != nil {
+	from, err := findOrigin(ctx, &d.cfg, d.dir, d.secured)
+	if err != nil {
 		return err
+	}
+	followed := &peers{log: d.log, grace: d.cfg.Timing.Election}
+	d.machine = newMachine(&d.cfg, from.members, followed.follow)
+	if d.storage, err = openStorage(&d.cfg, d.dir, from, d.machine, m); err != nil {
+		return err
+	}
+	if d.machine.IsRemoved(d.storage.identity.MemberID) {
+		return d.removed()
 	}
 	if err := ctx.Err(); err != nil {
 		return err // recovery can take long, and somebody has changed his mind
@@ -85,7 +115,7 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 		return err
 	}
 	d.node.Start(d.peers)
-	followed.attach(d.peers, d.storage.identity.MemberID)
+	followed.attach(d.peers, d.storage.identity.MemberID, d.checkMembership)
 	d.serve()
 	return nil
 }
@@ -109,19 +139,27 @@ func (d *Daemon) openNode(m *metrics) (err error) {
 		return err
 	}
 	if d.cfg.Network != nil {
-		d.peers = d.cfg.Network.Join(id.MemberID, d.node, d.dir.snap())
+		d.peers = d.cfg.Network.Join(transport.JoinConfig{
+			ID: id.MemberID, Receiver: d.node, SnapDir: d.dir.snap(), Answer: d.answer,
+		})
 		return nil
 	}
 	t, err := transport.NewHTTP(transport.Config{
-		ClusterID: id.ClusterID,
-		MemberID:  id.MemberID,
-		Name:      d.cfg.Name,
-		PeerURLs:  d.cfg.URLs.AdvertisePeer,
-		SnapDir:   d.dir.snap(),
-		Receiver:  d.node,
-		IsRemoved: d.machine.IsRemoved,
-		Log:       d.log,
-		Metrics:   m.registry,
+		ClusterID:     id.ClusterID,
+		MemberID:      id.MemberID,
+		Incarnation:   id.Incarnation,
+		IncarnationOf: d.machine.IncarnationOf,
+		Name:          d.cfg.Name,
+		PeerURLs:      d.cfg.URLs.AdvertisePeer,
+		SnapDir:       d.dir.snap(),
+		Receiver:      d.node,
+		IsRemoved:     d.machine.IsRemoved,
+		Secret:        d.secured.secret,
+		TLS:           d.secured.peer.dial(),
+		Answer:        d.answer,
+		Members:       httpapi.MembersHandler(memberList{d}),
+		Log:           d.log,
+		Metrics:       m.registry,
 	})
 	if err != nil {
 		return err // not into the interface: a nil *HTTP in it would not be nil
@@ -136,15 +174,18 @@ func (d *Daemon) openServer(m *metrics) error {
 		Self: deimos.Member{
 			ID: d.storage.identity.MemberID, Name: d.cfg.Name, ClientURLs: sortedURLs(d.cfg.URLs.AdvertiseClient),
 		},
-		Machine:   d.machine,
-		Node:      d.node,
-		Recovered: d.storage.replayed(),
+		Incarnation: d.storage.identity.Incarnation,
+		Machine:     d.machine,
+		Node:        d.node,
+		Call:        d.call,
+		Recovered:   d.storage.replayed(),
 		// Two elections fit in, if the first one fails.
 		RecoverTimeout: 2 * d.cfg.Timing.Election,
 		DiskLow:        d.space.Low,
 		Log:            d.log,
 	})
-	d.backend = &backend{Server: d.server, node: d.node, clusterID: d.storage.identity.ClusterID}
+	d.answering.Store(d.server)
+	d.backend = &backend{Server: d.server, daemon: d}
 	handler, err := httpapi.New(httpapi.Config{
 		Backend:       d.backend,
 		Log:           d.log,
@@ -159,12 +200,16 @@ func (d *Daemon) openServer(m *metrics) error {
 	if err != nil {
 		return err
 	}
-	d.clientServer = httpapi.Server(handler, d.log)
+	if d.clientConns, err = clientConns(d.clientListeners, m.registry); err != nil {
+		return err
+	}
+	d.clientServer = httpapi.Server(handler, d.secured.client.errors)
+	d.clientServer.ConnState = d.clientConns.ConnState
 	if h := handlerOf(d.peers); h != nil {
 		d.peerServer = &http.Server{
 			Handler:           h,
 			ReadHeaderTimeout: httpapi.HeadTimeout,
-			ErrorLog:          slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
+			ErrorLog:          d.secured.peer.errors,
 		}
 	}
 	return nil
@@ -173,17 +218,17 @@ func (d *Daemon) openServer(m *metrics) error {
 // serve starts to answer on all listeners and to watch for failures.
 func (d *Daemon) serve() {
 	for _, l := range d.peerListeners {
-		d.serveOn(d.peerServer, l)
+		d.serveOn(d.peerServer, d.secured.peer.listener(l))
 	}
 	for _, l := range d.clientListeners {
-		d.serveOn(d.clientServer, l)
+		d.serveOn(d.clientServer, d.secured.client.listener(d.clientConns.Listener(l)))
 	}
 	d.wg.Go(func() {
 		select {
 		case err := <-d.node.Failed():
 			d.fail(err)
 		case err := <-d.peers.Err():
-			d.fail(err)
+			d.fail(d.explain(err))
 		case <-d.ended:
 		}
 	})
@@ -281,7 +326,7 @@ func (d *Daemon) failure() error {
 func (d *Daemon) handOver(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, d.cfg.Timing.Election)
 	defer cancel()
-	if err := d.node.TransferLeadership(ctx); err != nil {
+	if err := d.node.TransferLeadership(ctx, 0); err != nil {
 		d.log.Warn("leadership was not handed over", "error", err)
 	}
 }

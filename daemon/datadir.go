@@ -36,8 +36,15 @@ type dataDir struct {
 	lock *os.File
 }
 
-func (d *dataDir) wal() string  { return filepath.Join(d.path, "wal") }
-func (d *dataDir) snap() string { return filepath.Join(d.path, "snap") }
+// walName is the name of the log in a data directory. A directory with a log
+// holds a member.
+const (
+	walName  = "wal"
+	snapName = "snap"
+)
+
+func (d *dataDir) wal() string  { return filepath.Join(d.path, walName) }
+func (d *dataDir) snap() string { return filepath.Join(d.path, snapName) }
 
 // openDataDir makes the directory if it is missing and locks it.
 func openDataDir(path string, log *slog.Logger) (*dataDir, error) {

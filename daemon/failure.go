@@ -38,7 +38,7 @@ func FailureOf(err error) Failure {
 	case is[*DataDirError](err), errors.Is(err, wal.ErrLocked), errors.Is(err, wal.ErrVersion),
 		errors.Is(err, snap.ErrVersion), is[*server.FormatError](err):
 		return FailureDataDir
-	case errors.Is(err, wal.ErrIO), errors.Is(err, snap.ErrIO):
+	case errors.Is(err, wal.ErrIO), errors.Is(err, snap.ErrIO), is[*ioError](err):
 		return FailureIO
 	case is[*wal.DamageError](err), is[*snap.DamageError](err), errors.Is(err, snap.ErrNone),
 		is[*raftnode.LostLogError](err), is[*restoreError](err), is[*lostLogError](err):

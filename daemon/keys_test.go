@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/marsevilspirit/deimos"
 	"github.com/marsevilspirit/deimos/daemon"
@@ -142,7 +143,13 @@ func (n *applyNode) Propose(_ context.Context, data []byte) (any, error) {
 
 func (n *applyNode) Read(context.Context) error { return nil }
 
-func (n *applyNode) TransferLeadership(context.Context) error { return nil }
+func (n *applyNode) TransferLeadership(context.Context, uint64) error { return nil }
+
+func (n *applyNode) Progress(context.Context) ([]raftnode.Progress, error) { return nil, nil }
+
+func (n *applyNode) ProposeConfChange(context.Context, raftpb.ConfChange) (any, error) {
+	return nil, raftnode.ErrNotLeader // there is no raft under this node
+}
 
 func (n *applyNode) Status() raftnode.Status {
 	n.mu.Lock()
@@ -181,5 +188,13 @@ func (b serverBackend) Status() httpapi.Status {
 	st := b.node.Status()
 	return httpapi.Status{ClusterID: 1, RaftIndex: st.Applied, RaftTerm: st.Term}
 }
+
+func (b serverBackend) Leader() uint64 { return 1 }
+
+func (b serverBackend) SelfStats() httpapi.SelfStats { return httpapi.SelfStats{} }
+
+func (b serverBackend) LeaderStats() (httpapi.LeaderStats, bool) { return httpapi.LeaderStats{}, false }
+
+func (b serverBackend) StoreStats() httpapi.StoreStats { return httpapi.StoreStats{} }
 
 func (b serverBackend) Ready(context.Context) error { return nil }

@@ -1,9 +1,11 @@
 package daemon
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/marsevilspirit/deimos"
 	"github.com/marsevilspirit/deimos/raftnode"
@@ -13,6 +15,8 @@ import (
 // peerTransport is what the daemon needs of a transport, over HTTP or in memory.
 type peerTransport interface {
 	raftnode.Sender
+	Call(ctx context.Context, to uint64, request []byte) ([]byte, error)
+	Stats() transport.Stats
 	AddPeer(m deimos.Member) error
 	RemovePeer(id uint64)
 	Err() <-chan error
@@ -28,6 +32,11 @@ var (
 type peers struct {
 	self uint64
 	log  *slog.Logger
+	// grace is how long the connections with a removed member are kept. Its id
+	// never comes back to the list.
+	grace time.Duration
+	// onChange is told of each new list.
+	onChange func([]deimos.Member)
 
 	mu        sync.Mutex
 	transport peerTransport // nil before attach
@@ -35,12 +44,13 @@ type peers struct {
 	added     map[uint64]bool
 }
 
-// attach begins to follow the member list.
-func (p *peers) attach(t peerTransport, self uint64) {
+// attach begins to follow the member list. onChange must not wait.
+func (p *peers) attach(t peerTransport, self uint64, onChange func([]deimos.Member)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.transport, p.self, p.added = t, self, make(map[uint64]bool)
+	p.transport, p.self, p.onChange, p.added = t, self, onChange, make(map[uint64]bool)
 	p.reconcile()
+	p.onChange(p.members)
 }
 
 // follow takes over a new member list. The apply loop calls it.
@@ -50,6 +60,7 @@ func (p *peers) follow(members []deimos.Member) {
 	p.members = members
 	if p.transport != nil {
 		p.reconcile()
+		p.onChange(members)
 	}
 }
 
@@ -68,7 +79,8 @@ func (p *peers) reconcile() {
 	}
 	for id := range p.added {
 		if !listed[id] {
-			p.transport.RemovePeer(id)
+			// A removed member may be waiting for the answer to its own removal.
+			time.AfterFunc(p.grace, func() { p.transport.RemovePeer(id) })
 			delete(p.added, id)
 		}
 	}

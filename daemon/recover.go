@@ -37,7 +37,7 @@ type storage struct {
 
 // openStorage opens what the data directory holds, or makes a new member in it,
 // and restores the machine from the newest snapshot.
-func openStorage(cfg *Config, dir *dataDir, machine *server.Machine, m *metrics) (*storage, error) {
+func openStorage(cfg *Config, dir *dataDir, from origin, machine *server.Machine, m *metrics) (*storage, error) {
 	snapshots, err := snap.Open(snap.Config{Dir: dir.snap(), MaxSnapshots: cfg.Limits.MaxSnapshots, Log: cfg.Log})
 	if err != nil {
 		return nil, err
@@ -45,9 +45,13 @@ func openStorage(cfg *Config, dir *dataDir, machine *server.Machine, m *metrics)
 	walConfig := wal.Config{Dir: dir.wal(), MaxWALs: cfg.Limits.MaxWALs, Log: cfg.Log, ObserveFsync: m.observeFsync}
 	s := &storage{snapshots: snapshots}
 	if wal.Exists(dir.wal()) {
-		err = s.open(cfg, walConfig, machine)
+		err = s.open(cfg, walConfig, from, machine)
 	} else if err = s.checkNew(dir); err == nil {
-		err = s.create(cfg, walConfig, machine)
+		if from.joins {
+			err = s.join(cfg, walConfig, from)
+		} else {
+			err = s.create(cfg, walConfig, from, machine)
+		}
 	}
 	if err != nil {
 		return nil, err
@@ -79,12 +83,10 @@ func (s *storage) checkNew(dir *dataDir) error {
 
 // create makes a new member: first its snapshot, then its log, whose existence
 // is what says that the directory holds a member.
-func (s *storage) create(cfg *Config, walConfig wal.Config, machine *server.Machine) error {
-	members, self := firstMembers(cfg.Bootstrap, cfg.InitialClusterToken, cfg.Name)
-	s.identity = wal.Identity{ClusterID: clusterID(members, cfg.InitialClusterToken), MemberID: self.ID}
-	_, _ = rand.Read(s.identity.Incarnation[:]) // never fails
+func (s *storage) create(cfg *Config, walConfig wal.Config, from origin, machine *server.Machine) error {
+	s.identity = newIdentity(from.clusterID, from.self)
 	meta := raftpb.SnapshotMetadata{Index: bootstrapIndex, Term: bootstrapTerm}
-	for _, m := range members {
+	for _, m := range from.members {
 		meta.ConfState.Voters = append(meta.ConfState.Voters, m.ID)
 	}
 	if err := s.snapshots.Save(meta, machine.Capture()); err != nil {
@@ -97,15 +99,68 @@ func (s *storage) create(cfg *Config, walConfig wal.Config, machine *server.Mach
 	}
 	s.wal = log
 	s.recovered = raftnode.Recovered{Snapshot: meta, TimeMS: 1, HardState: hs}
-	cfg.Log.Info("new member", "dir", cfg.DataDir, "name", cfg.Name, "id", deimos.FormatID(self.ID),
-		"cluster", deimos.FormatID(s.identity.ClusterID), "members", len(members))
+	cfg.Log.Info("new member", "dir", cfg.DataDir, "name", cfg.Name, "id", deimos.FormatID(from.self),
+		"cluster", deimos.FormatID(from.clusterID), "members", len(from.members))
+	return nil
+}
+
+// join makes a member that was added to a running cluster: an empty log, which
+// the leader fills.
+func (s *storage) join(cfg *Config, walConfig wal.Config, from origin) error {
+	if err := from.checkNotStarted(cfg); err != nil {
+		return err
+	}
+	s.identity = newIdentity(from.clusterID, from.self)
+	log, err := wal.Create(walConfig, s.identity, raftpb.SnapshotMetadata{}, raftpb.HardState{})
+	if err != nil {
+		return err
+	}
+	s.wal = log
+	s.recovered = raftnode.Recovered{TimeMS: 1}
+	cfg.Log.Info("new member of a running cluster", "dir", cfg.DataDir, "name", cfg.Name, "id", deimos.FormatID(from.self),
+		"cluster", deimos.FormatID(from.clusterID), "members", len(from.members))
+	return nil
+}
+
+func newIdentity(cluster, member uint64) wal.Identity {
+	id := wal.Identity{ClusterID: cluster, MemberID: member}
+	_, _ = rand.Read(id.Incarnation[:]) // never fails, it ends the program instead
+	return id
+}
+
+// newest chooses the snapshot to go on from: none for a member that has joined
+// a cluster and was stopped before it got its first one.
+func (s *storage) newest(allowed []raftpb.SnapshotMetadata) (raftpb.SnapshotMetadata, error) {
+	if len(allowed) == 1 && allowed[0].Index == 0 {
+		return allowed[0], nil
+	}
+	return s.snapshots.Newest(allowed)
+}
+
+// resume recovers a member that has no state yet, and has to know from the
+// cluster whom it can talk to.
+func (s *storage) resume(cfg *Config, w *wal.WAL, rec wal.Recovered, from origin) error {
+	fail := func(format string, args ...any) error {
+		w.Abandon()
+		return &DataDirError{Dir: cfg.DataDir, Err: fmt.Errorf(format, args...)}
+	}
+	if !from.joins {
+		return fail("it holds a member that was joining a cluster: start it with --initial-cluster-state existing")
+	}
+	if from.clusterID != rec.Identity.ClusterID || from.self != rec.Identity.MemberID {
+		return fail("it belongs to member %s of cluster %s, and the cluster that was asked lists member %s of cluster %s at these peer URLs: "+
+			"choose another --data-dir, or correct --bootstrap-config", deimos.FormatID(rec.Identity.MemberID), deimos.FormatID(rec.Identity.ClusterID),
+			deimos.FormatID(from.self), deimos.FormatID(from.clusterID))
+	}
+	s.wal, s.identity = w, rec.Identity
+	s.recovered = raftnode.Recovered{TimeMS: 1, HardState: rec.HardState, Entries: rec.Entries}
 	return nil
 }
 
 // open recovers a member that has a past.
-func (s *storage) open(cfg *Config, walConfig wal.Config, machine *server.Machine) error {
+func (s *storage) open(cfg *Config, walConfig wal.Config, from origin, machine *server.Machine) error {
 	began := time.Now()
-	w, rec, err := wal.Open(walConfig, s.snapshots.Newest)
+	w, rec, err := wal.Open(walConfig, s.newest)
 	if errors.Is(err, snap.ErrNone) {
 		return fmt.Errorf("no snapshot in %s fits the log in %s: keep a copy of the data directory and replace the member: %w",
 			filepath.Join(cfg.DataDir, "snap"), walConfig.Dir, snap.ErrNone)
@@ -113,14 +168,13 @@ func (s *storage) open(cfg *Config, walConfig wal.Config, machine *server.Machin
 	if err != nil {
 		return err
 	}
-	var timeMS int64
-	err = s.snapshots.Load(rec.Snapshot.Index, func(r io.Reader) (err error) {
-		timeMS, err = machine.Restore(rec.Snapshot.Index, r)
-		return err
-	})
+	if rec.Snapshot.Index == 0 {
+		return s.resume(cfg, w, rec, from)
+	}
+	timeMS, err := s.restore(rec.Snapshot.Index, machine)
 	if err != nil {
 		w.Abandon()
-		return &restoreError{raftIndex: rec.Snapshot.Index, err: err}
+		return err
 	}
 	if err := s.snapshots.Settle(rec.Snapshot, rec.Snapshots, rec.LastRaftIndex); err != nil {
 		w.Abandon()
@@ -135,6 +189,19 @@ func (s *storage) open(cfg *Config, walConfig wal.Config, machine *server.Machin
 	cfg.Log.Info("member recovered", "dir", cfg.DataDir, "id", deimos.FormatID(rec.Identity.MemberID), "cluster", deimos.FormatID(rec.Identity.ClusterID),
 		"snapshotRaftIndex", rec.Snapshot.Index, "snapshotKeys", machine.Store().View().Len(), "entries", len(rec.Entries), "took", time.Since(began))
 	return nil
+}
+
+// restore puts the machine into the state of a snapshot and returns its cluster
+// time.
+func (s *storage) restore(raftIndex uint64, machine *server.Machine) (timeMS int64, err error) {
+	err = s.snapshots.Load(raftIndex, func(r io.Reader) (err error) {
+		timeMS, err = machine.Restore(raftIndex, r)
+		return err
+	})
+	if err != nil {
+		return 0, &restoreError{raftIndex: raftIndex, err: err}
+	}
+	return timeMS, nil
 }
 
 // replayed returns the raft index up to which the member applies its log by
@@ -156,6 +223,9 @@ func checkOwner(cfg *Config, id wal.Identity, members []deimos.Member) error {
 				"it belongs to member %q and this is %q: start it with --name %s, or choose another --data-dir", m.Name, cfg.Name, m.Name)}
 		}
 	}
+	if cfg.InitialClusterState == ClusterStateExisting || cfg.ForceNewCluster || len(cfg.Bootstrap) == 0 {
+		return nil // the configuration does not say which cluster this is
+	}
 	first, _ := firstMembers(cfg.Bootstrap, cfg.InitialClusterToken, cfg.Name)
 	if configured := clusterID(first, cfg.InitialClusterToken); configured != id.ClusterID {
 		cfg.Log.Warn("the data directory holds another cluster than bootstrap-config and initial-cluster-token describe; they are ignored",
@@ -167,8 +237,7 @@ func checkOwner(cfg *Config, id wal.Identity, members []deimos.Member) error {
 
 // newMachine returns the machine in the state of a new cluster; openStorage
 // restores over it what a member with a past has.
-func newMachine(cfg *Config, onMembers func([]deimos.Member)) *server.Machine {
+func newMachine(cfg *Config, members []deimos.Member, onMembers func([]deimos.Member)) *server.Machine {
 	st := store.New(store.Config{HistoryEvents: cfg.Limits.HistoryEvents, HistoryBytes: int64(cfg.Limits.HistoryBytes)})
-	members, _ := firstMembers(cfg.Bootstrap, cfg.InitialClusterToken, cfg.Name)
 	return server.NewMachine(st, members, onMembers)
 }

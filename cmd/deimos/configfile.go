@@ -5,7 +5,9 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -97,6 +99,9 @@ func fileSetting(source, name string, node *yaml.Node, byName map[string]*option
 	case isGone(name):
 		return nil, gone(source + ": " + name)
 	case o == nil || name == optionConfigFile:
+		if meant := suggest(name, slices.Collect(maps.Values(byName))); meant != "" && meant != name {
+			return nil, daemon.Usagef("%s: unknown name %q, did you mean %s?", source, name, meant)
+		}
 		return nil, daemon.Usagef("%s: unknown name %q", source, name)
 	}
 	source += ": " + name

@@ -8,9 +8,12 @@ import (
 )
 
 const helpHead = `Usage: deimos [--flag value | --flag=value | -flag value] ...
+       deimos ca ...
 
 deimos runs one member of a clustered, consistent key-value store with an HTTP
-API at /keys. Without flags it runs a cluster of one on localhost.
+API at /keys. Without flags it runs a cluster of one on localhost. With --proxy
+it forwards requests to the members instead. deimos ca makes certificates, see
+deimos ca --help.
 
 A setting is taken from the command line, else from the environment, else from
 the configuration file, else it has its default. Lists are separated by commas.
@@ -54,11 +57,7 @@ func writeOption(w *bufio.Writer, o *option) {
 		kind = ""
 	}
 	fmt.Fprintf(w, "  --%s%s\n", o.name, kind)
-	usage := o.usage
-	if o.planned != "" {
-		usage += "; not supported by this version yet"
-	}
-	for _, line := range wrap(usage, helpWidth-8) {
+	for _, line := range wrap(o.usage, helpWidth-8) {
 		fmt.Fprintln(w, "        "+line)
 	}
 	fallback := o.fallback

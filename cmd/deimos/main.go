@@ -1,4 +1,5 @@
-// Command deimos runs one member of a Deimos cluster.
+// Command deimos runs one member of a Deimos cluster or a proxy in front of
+// one. Its commands, such as deimos ca, prepare files for that and end at once.
 //
 // The command is the only part of the program that reads flags, the
 // environment, the configuration file and signals, and the only one that ends
@@ -68,6 +69,9 @@ func run(ctx context.Context, args, env []string, stdout, stderr io.Writer) int 
 }
 
 func start(ctx context.Context, args, env []string, stdout, stderr io.Writer) error {
+	if isCommand(args) {
+		return runCommand(ctx, args, stdout, stderr)
+	}
 	s, err := parse(args, env)
 	if err != nil {
 		return err
@@ -89,27 +93,11 @@ func start(ctx context.Context, args, env []string, stdout, stderr io.Writer) er
 	}
 	s.config.Log = log
 	s.config.Version = versionString()
-	return serve(ctx, s.config, openDaemon)
+	return serve(ctx, s.config, daemon.Start)
 }
 
-// process is what serve needs of a daemon that has been opened.
-type process interface {
-	// Failed delivers the error that ended the daemon by itself.
-	Failed() <-chan error
-	// Close ends the daemon gracefully, at the latest when ctx is done.
-	Close(ctx context.Context) error
-}
-
-func openDaemon(ctx context.Context, config daemon.Config) (process, error) {
-	d, err := daemon.Open(ctx, config)
-	if err != nil {
-		return nil, err
-	}
-	return d, nil
-}
-
-// serve runs a daemon until ctx is done or the daemon fails.
-func serve(ctx context.Context, config daemon.Config, open func(context.Context, daemon.Config) (process, error)) error {
+// serve runs a member or a proxy until ctx is done or it fails.
+func serve(ctx context.Context, config daemon.Config, open func(context.Context, daemon.Config) (daemon.Process, error)) error {
 	log := config.Log
 	d, err := open(ctx, config)
 	if err != nil {

@@ -32,8 +32,14 @@ func TestRunWithoutADaemon(t *testing.T) {
 		{"version", []string{"--version"}, []string{"DEIMOS_TIMEOUT=soon"}, 0, "deimos version " + versionString() + "\n", ""},
 		{"help", []string{"--help"}, nil, 0, "Usage: deimos …", ""},
 		{"short help", []string{"-h"}, nil, 0, "Usage: deimos …", ""},
-		{"bad flag", []string{"-bad"}, nil, 2, "", "deimos: unknown flag --bad\n"},
+		{"bad flag", []string{"-bad"}, nil, 2, "", "deimos: unknown flag --bad, see deimos --help\n"},
 		{"bad variable", nil, []string{"DEIMOS_TIMEOUT=soon"}, 2, "", "deimos: DEIMOS_TIMEOUT: invalid value \"soon\"\n"},
+		{"command", []string{"help"}, nil, 0, "Without a command, …", ""},
+		{"bad command", []string{"ca", "--bad"}, nil, 2, "", "deimos: deimos ca: unknown flag: --bad, see deimos ca --help\n"},
+		{"member that cannot join", []string{"--initial-cluster-state", "existing"}, nil, 2, "",
+			"deimos: --initial-cluster-state existing needs --bootstrap-config with this member and at least one of the others\n"},
+		{"https without a certificate", []string{"-listen-client-urls", "https://0.0.0.0:4001"}, nil, 2, "",
+			"deimos: https needs --cert-file and --key-file\n"},
 		{"bad combination", []string{"-election-timeout", "15"}, nil, 2, "", "deimos: 15ms is below 5 × heartbeat-interval (500ms)\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -160,6 +166,14 @@ func TestExitCode(t *testing.T) {
 	}
 }
 
+func TestNoOptionTakesASecret(t *testing.T) {
+	for _, o := range new(settings).options() {
+		if secret := strings.Contains(o.name, "secret") || strings.Contains(o.name, "key"); secret && o.value.Type() != kindPath {
+			t.Errorf("option %s takes a %s, want the path of a file: flags show in the list of processes", o.name, o.value.Type())
+		}
+	}
+}
+
 // fakeProcess is a daemon that fails or closes as it is told.
 type fakeProcess struct {
 	failed   chan error
@@ -184,7 +198,7 @@ func newFakeProcess() *fakeProcess {
 
 func serveFake(ctx context.Context, p *fakeProcess, openErr error) error {
 	config := daemon.Config{Log: slog.New(slog.DiscardHandler)}
-	return serve(ctx, config, func(context.Context, daemon.Config) (process, error) { return p, openErr })
+	return serve(ctx, config, func(context.Context, daemon.Config) (daemon.Process, error) { return p, openErr })
 }
 
 func TestServeClosesWhenAsked(t *testing.T) {

@@ -10,14 +10,15 @@ import (
 
 // The sections of --help, in their order.
 const (
-	sectionMember   = "Member"
-	sectionCluster  = "Cluster"
-	sectionLimits   = "Limits"
-	sectionTiming   = "Timing"
-	sectionStorage  = "Storage"
-	sectionSecurity = "Security"
-	sectionLogging  = "Logging"
-	sectionProgram  = "Program"
+	sectionMember    = "Member"
+	sectionCluster   = "Cluster"
+	sectionDiscovery = "Discovery and proxy"
+	sectionSecurity  = "Security"
+	sectionLimits    = "Limits"
+	sectionTiming    = "Timing"
+	sectionStorage   = "Storage"
+	sectionLogging   = "Logging"
+	sectionProgram   = "Program"
 )
 
 const (
@@ -35,9 +36,6 @@ type option struct {
 	// fallback is the default as --help shows it; empty for none.
 	fallback string
 	value    pflag.Value
-	// planned names what the option asks for and this version cannot do; the
-	// value that asks for nothing is fallback. Empty for options that work.
-	planned string
 }
 
 // names returns the name and the alias, if there is one.
@@ -51,19 +49,10 @@ func (o *option) names() []string {
 // isList tells whether the option may be a list in the configuration file.
 func (o *option) isList() bool {
 	switch o.value.Type() {
-	case kindURLs, kindBootstrap, kindOrigins:
+	case kindURLs, kindBootstrap, kindOrigins, kindNames:
 		return true
 	}
 	return false
-}
-
-// refusal returns a usage error if the option asks for what this version
-// cannot do, naming the place where it was set; that is empty if it was not.
-func (o *option) refusal(source string) error {
-	if source == "" || o.planned == "" || o.value.String() == o.fallback {
-		return nil
-	}
-	return daemon.Usagef("%s: %s is not supported by this version yet", source, o.planned)
 }
 
 // options returns all options but help and version, in the order of --help.
@@ -77,10 +66,11 @@ func (s *settings) options() []*option {
 	}{
 		{sectionMember, s.memberOptions()},
 		{sectionCluster, s.clusterOptions()},
+		{sectionDiscovery, s.discoveryOptions()},
+		{sectionSecurity, s.securityOptions()},
 		{sectionLimits, s.limitOptions()},
 		{sectionTiming, s.timingOptions()},
 		{sectionStorage, s.storageOptions()},
-		{sectionSecurity, s.securityOptions()},
 		{sectionLogging, s.loggingOptions()},
 		{sectionProgram, s.programOptions()},
 	} {
@@ -99,13 +89,14 @@ func (s *settings) memberOptions() []*option {
 			usage: "name of this member, unique in the cluster; no '=', ',', space or control character"},
 		{name: "advertise-client-urls", fallback: daemon.DefaultClientURLs,
 			value: into(&u.AdvertiseClient, kindURLs, parseReachable),
-			usage: "client URLs of this member, published in the member list"},
+			usage: "client URLs of this member, published in the member list; the default is https with TLS"},
 		{name: "listen-client-urls", fallback: "as advertise-client-urls",
 			value: into(&u.ListenClient, kindURLs, parseURLs),
-			usage: "where the member listens for clients"},
+			usage: "where the member or proxy listens for clients"},
 		{name: "advertise-peer-urls", alias: "initial-advertise-peer-urls", fallback: daemon.DefaultPeerURLs,
 			value: into(&u.AdvertisePeer, kindURLs, parseReachable),
-			usage: "peer URLs of this member; where bootstrap-config is given, its URLs for name count instead"},
+			usage: "peer URLs of this member; where bootstrap-config is given, its URLs for name count instead; " +
+				"the default is https with TLS"},
 		{name: "listen-peer-urls", fallback: "as advertise-peer-urls",
 			value: into(&u.ListenPeer, kindURLs, parseURLs),
 			usage: "where the member listens for the other members"},
@@ -113,7 +104,7 @@ func (s *settings) memberOptions() []*option {
 }
 
 func (s *settings) clusterOptions() []*option {
-	c, p := &s.config, &s.planned
+	c := &s.config
 	return []*option{
 		{name: "bootstrap-config", alias: "initial-cluster", fallback: "<name>= each of advertise-peer-urls",
 			value: into(&c.Bootstrap, kindBootstrap, parseBootstrap),
@@ -122,20 +113,68 @@ func (s *settings) clusterOptions() []*option {
 		{name: "initial-cluster-state", fallback: daemon.ClusterStateNew,
 			value: into(&c.InitialClusterState, kindChoice,
 				choice(daemon.ClusterStateNew, daemon.ClusterStateExisting)),
-			planned: "joining an existing cluster",
-			usage:   "new, or existing for a member added to a running cluster"},
+			usage: "new, or existing for a member added to a running cluster; bootstrap-config lists that cluster then"},
 		{name: "initial-cluster-token", fallback: daemon.DefaultClusterToken,
 			value: into(&c.InitialClusterToken, kindText, parseText),
 			usage: "part of the cluster id; tells clusters with the same URLs apart"},
-		{name: "proxy", fallback: "off", planned: "proxy mode",
-			value: into(&p.proxy, kindChoice, choice("off", "readonly", "on")),
-			usage: "forward requests to the members instead of being one: off, readonly or on"},
-		{name: "discovery", planned: "bootstrap through discovery",
-			value: into(&p.discovery, kindText, parseDiscovery),
-			usage: "keys URL of a directory in another cluster through which the first members find each other"},
-		{name: "discovery-fallback", fallback: "proxy", planned: "bootstrap through discovery",
-			value: into(&p.discoveryFallback, kindChoice, choice("proxy", "exit")),
+		{name: "force-new-cluster", fallback: "false", value: into(&c.ForceNewCluster, kindBool, parseBool),
+			usage: "make the member in the data directory the only one of a new cluster, when the quorum of its " +
+				"cluster is lost for good; writes that reached only the lost members are lost"},
+	}
+}
+
+func (s *settings) discoveryOptions() []*option {
+	c, d := &s.config, &s.config.Discovery
+	return []*option{
+		{name: "discovery", value: into(&d.URL, kindText, optional(daemon.CheckDiscoveryURL)),
+			usage: "keys URL of a directory in another cluster through which the first members find each other; " +
+				"not together with bootstrap-config"},
+		{name: "discovery-fallback", fallback: daemon.DiscoveryProxy,
+			value: into(&d.Fallback, kindChoice, choice(daemon.DiscoveryProxy, daemon.DiscoveryExit)),
 			usage: "what to do when the discovered cluster is full: proxy or exit"},
+		{name: "discovery-srv", value: into(&d.SRV, kindText, optional(daemon.CheckDomain)),
+			usage: "domain whose DNS SRV records name the first members; not together with bootstrap-config"},
+		{name: "discovery-srv-name", value: into(&d.SRVName, kindText, optional(daemon.CheckLabel)),
+			usage: "put behind the name of the service that is looked up, after a dash"},
+		{name: "proxy", fallback: daemon.ProxyOff,
+			value: into(&c.Proxy, kindChoice, choice(daemon.ProxyOff, daemon.ProxyReadonly, daemon.ProxyOn)),
+			usage: "be no member and forward requests to the members that bootstrap-config or discovery names: " +
+				"off, readonly (reads only) or on"},
+	}
+}
+
+func (s *settings) securityOptions() []*option {
+	c := &s.config
+	all := []*option{
+		{name: "cors", value: into(&c.CORS, kindOrigins, parseOrigins),
+			usage: "origins (scheme://host or scheme://host:port) whose web pages may use the client port, or *"},
+	}
+	all = append(all, tlsOptions("", "the client port", "clients", &c.ClientTLS)...)
+	all = append(all, tlsOptions("peer-", "the peer port", "members", &c.PeerTLS)...)
+	return append(all,
+		&option{name: "peer-secret-file", value: into(&c.PeerSecretFile, kindPath, parseOptional),
+			usage: "file with the secret by which members prove themselves, at least 16 bytes, the same on all members"},
+		&option{name: "insecure-peers", fallback: "false", value: into(&c.InsecurePeers, kindBool, parseBool),
+			usage: "the network between the members is trusted; without it, peer-ca-file or peer-secret-file is " +
+				"required unless all peer URLs are loopback"})
+}
+
+// tlsOptions returns the options about TLS of one port, which others call.
+func tlsOptions(prefix, port, others string, t *daemon.TLS) []*option {
+	file := func(target *string, name, alias, usage string) *option {
+		if alias != "" {
+			alias = prefix + alias
+		}
+		return &option{name: prefix + name, alias: alias, usage: usage, value: into(target, kindPath, parseOptional)}
+	}
+	return []*option{
+		file(&t.CertFile, "cert-file", "", "certificate of "+port+", PEM; its URLs are https then; read again when it changes"),
+		file(&t.KeyFile, "key-file", "", "key of "+prefix+"cert-file"),
+		file(&t.CAFile, "ca-file", "trusted-ca-file", "demand certificates of "+others+", signed by one of these authorities"),
+		{name: prefix + "allowed-names", value: into(&t.AllowedNames, kindNames, parseCertNames),
+			usage: "demand that the certificates of " + others + " carry one of these, as DNS name or common name"},
+		{name: prefix + "auto-tls", fallback: "false", value: into(&t.Auto, kindBool, parseBool),
+			usage: "self-signed certificate for " + port + ", to try TLS out: it encrypts and proves nothing"},
 	}
 }
 
@@ -187,28 +226,6 @@ func (s *settings) storageOptions() []*option {
 		{name: "max-wals", fallback: fmt.Sprint(daemon.DefaultMaxWALs),
 			value: into(&l.MaxWALs, kindNumber, number[int](1, 0)),
 			usage: "whole log segments to keep that no snapshot needs any more"},
-	}
-}
-
-func (s *settings) securityOptions() []*option {
-	const clientTLS, peerTLS = "TLS on the client port", "TLS between members"
-	p := &s.planned
-	file := func(target *string, name, planned, usage string) *option {
-		return &option{name: name, planned: planned, usage: usage, value: into(target, kindPath, parseOptional)}
-	}
-	return []*option{
-		{name: "cors", value: into(&s.config.CORS, kindOrigins, parseOrigins),
-			usage: "origins (scheme://host or scheme://host:port) whose web pages may use the client port, or *"},
-		{name: "insecure-peers", fallback: "false", value: into(&s.config.InsecurePeers, kindBool, parseBool),
-			usage: "the network between the members is trusted; required unless all peer URLs are loopback"},
-		file(&p.peerSecretFile, "peer-secret-file", "a shared secret between members",
-			"file with the secret by which members prove themselves, at least 16 bytes"),
-		file(&p.certFile, "cert-file", clientTLS, "certificate of the client port"),
-		file(&p.keyFile, "key-file", clientTLS, "key of cert-file"),
-		file(&p.caFile, "ca-file", clientTLS, "demand certificates of clients, signed by one of these"),
-		file(&p.peerCertFile, "peer-cert-file", peerTLS, "certificate of this member among the members"),
-		file(&p.peerKeyFile, "peer-key-file", peerTLS, "key of peer-cert-file"),
-		file(&p.peerCAFile, "peer-ca-file", peerTLS, "demand certificates of members, signed by one of these"),
 	}
 }
 

@@ -28,16 +28,6 @@ type settings struct {
 	help, version bool
 	// unknownEnv lists the DEIMOS_ variables that mean nothing, sorted.
 	unknownEnv []string
-	// planned holds the texts of the options that no part of the program reads
-	// yet; parse refuses them.
-	planned plannedSettings
-}
-
-type plannedSettings struct {
-	proxy, discovery, discoveryFallback string
-	certFile, keyFile, caFile           string
-	peerCertFile, peerKeyFile           string
-	peerCAFile, peerSecretFile          string
 }
 
 // given is one setting as somebody wrote it.
@@ -79,17 +69,8 @@ func parse(args, env []string) (*settings, error) {
 		}
 	}
 
-	sources := map[*option]string{}
 	for _, level := range [][]given{file, vars, flags} { // the stronger later
 		if err := applyLevel(level); err != nil {
-			return nil, err
-		}
-		for _, g := range level {
-			sources[g.option] = g.source
-		}
-	}
-	for _, o := range options {
-		if err := o.refusal(sources[o]); err != nil {
 			return nil, err
 		}
 	}
@@ -163,13 +144,27 @@ func readFlags(s *settings, options []*option, args []string) ([]given, error) {
 			}
 		}
 	}
-	if err := fs.Parse(normalize(args)); err != nil {
-		return nil, flagError(err)
+	args = normalize(args)
+	if err := fs.Parse(args); err != nil {
+		return nil, flagError(err, options)
 	}
 	if fs.NArg() > 0 {
-		return nil, daemon.Usagef("unexpected argument %q", fs.Arg(0))
+		return nil, surplus(fs.Arg(0), args, options)
 	}
 	return level, nil
+}
+
+// surplus refuses an argument that belongs to no flag. The value of a switch is
+// the one that is written most often.
+func surplus(arg string, args []string, options []*option) error {
+	if i := slices.Index(args, arg); i > 0 {
+		for _, o := range options {
+			if _, err := parseBool(arg); o.value.Type() == kindBool && args[i-1] == "--"+o.name && err == nil {
+				return daemon.Usagef("unexpected argument %q: write --%s=%s", arg, o.name, arg)
+			}
+		}
+	}
+	return daemon.Usagef("unexpected argument %q, see deimos --help", arg)
 }
 
 // normalize gives arguments of one dash and a letter their second dash, up to
@@ -192,27 +187,34 @@ func normalize(args []string) []string {
 }
 
 // flagError says in the words of this program what pflag did not like.
-func flagError(err error) error {
+func flagError(err error, options []*option) error {
 	if e, ok := errors.AsType[*pflag.NotExistError](err); ok {
 		if short := e.GetSpecifiedShortnames(); short != "" {
-			return daemon.Usagef("unknown flag %s", printable("-"+short))
+			return unknownFlag("-" + short)
 		}
 		name := e.GetSpecifiedName()
 		if isGone(name) {
 			return gone("--" + name)
 		}
-		return daemon.Usagef("unknown flag %s", printable("--"+name))
+		if meant := suggest(name, options); meant != "" {
+			return daemon.Usagef("unknown flag %s, did you mean --%s?", printable("--"+name), meant)
+		}
+		return unknownFlag("--" + name)
 	}
 	if e, ok := errors.AsType[*pflag.ValueRequiredError](err); ok {
 		return daemon.Usagef("--%s needs a value", e.GetSpecifiedName())
 	}
 	if e, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
-		return invalidValue("--"+e.GetFlag().Name, e.GetValue(), errMalformed)
+		return invalidValue("--"+e.GetFlag().Name, e.GetValue(), errNotBool) // help or version
 	}
 	if e, ok := errors.AsType[*pflag.InvalidSyntaxError](err); ok {
-		return daemon.Usagef("unknown flag %s", printable(e.GetSpecifiedFlag()))
+		return unknownFlag(e.GetSpecifiedFlag())
 	}
 	return daemon.Usagef("%s", printable(err.Error()))
+}
+
+func unknownFlag(flag string) error {
+	return daemon.Usagef("unknown flag %s, see deimos --help", printable(flag))
 }
 
 // recorder is the pflag.Value of one name of an option.

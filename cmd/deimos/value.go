@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/spf13/pflag"
 
@@ -25,6 +26,7 @@ const (
 	kindURLs      = "url list"
 	kindBootstrap = "name=url list"
 	kindOrigins   = "origin list"
+	kindNames     = "name list"
 	kindChoice    = "word"
 )
 
@@ -58,8 +60,11 @@ func parseName(text string) (string, error) { return text, daemon.CheckName(text
 
 // parseText accepts any text without control characters but the empty one.
 func parseText(text string) (string, error) {
-	if text == "" || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		return "", errMalformed
+	if text == "" {
+		return "", errors.New("must not be empty")
+	}
+	if strings.ContainsFunc(text, unicode.IsControl) {
+		return "", errors.New("must not have control characters")
 	}
 	return text, nil
 }
@@ -72,20 +77,33 @@ func parseOptional(text string) (string, error) {
 	return parseText(text)
 }
 
+// optional accepts what check has nothing against, and the empty text.
+func optional(check func(string) error) func(string) (string, error) {
+	return func(text string) (string, error) {
+		if text == "" {
+			return "", nil
+		}
+		return text, check(text)
+	}
+}
+
 func parseBool(text string) (bool, error) {
 	b, err := strconv.ParseBool(text)
 	if err != nil {
-		return false, errMalformed
+		return false, errNotBool
 	}
 	return b, nil
 }
+
+// errNotBool is the reason for refusing the value of a switch.
+var errNotBool = errors.New("must be true or false")
 
 // number accepts decimal integers from low to high; high may be 0 for no limit.
 func number[T int | uint64](low, high uint64) func(string) (T, error) {
 	return func(text string) (T, error) {
 		n, err := strconv.ParseUint(text, 10, 63)
 		if errors.Is(err, strconv.ErrSyntax) && !isNegative(text) {
-			return 0, errMalformed
+			return 0, errors.New("must be a whole number")
 		}
 		switch {
 		case high == 0 && n < low:
@@ -128,7 +146,7 @@ func parseMilliseconds(text string) (time.Duration, error) {
 	case n <= 0:
 		return 0, errors.New("must be above 0")
 	case n > math.MaxInt64/int64(time.Millisecond):
-		return 0, errMalformed
+		return 0, errors.New("is too large")
 	}
 	return time.Duration(n) * time.Millisecond, nil
 }
@@ -149,7 +167,7 @@ func parseLevel(text string) (slog.Level, error) {
 	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(text)); err != nil {
-		return 0, errMalformed
+		return 0, err
 	}
 	return level, nil
 }
@@ -234,22 +252,16 @@ func parseOrigins(text string) ([]string, error) {
 	return origins, nil
 }
 
-// parseDiscovery accepts the URL of a directory under /keys or /v2/keys.
-func parseDiscovery(text string) (string, error) {
+// parseCertNames accepts a list of names that certificates carry, or nothing.
+func parseCertNames(text string) ([]string, error) {
 	if text == "" {
-		return "", nil
+		return nil, nil
 	}
-	scheme, rest, ok := strings.Cut(text, "://")
-	host, path, _ := strings.Cut(rest, "/")
-	if !ok || strings.ContainsAny(path, "?#") {
-		return "", errors.New("a discovery URL is http://host:port/keys/directory")
+	names := items(text)
+	for _, name := range names {
+		if err := daemon.CheckCertName(name); err != nil {
+			return nil, err
+		}
 	}
-	if _, err := daemon.ParseURL(scheme + "://" + host); err != nil {
-		return "", err
-	}
-	directory, ok := strings.CutPrefix(strings.TrimPrefix(path, "v2/"), "keys/")
-	if !ok || strings.Trim(directory, "/") == "" {
-		return "", errors.New("a discovery URL is http://host:port/keys/directory")
-	}
-	return text, nil
+	return names, nil
 }

@@ -1,6 +1,7 @@
 // Package clustertest runs whole members in one process, for tests: real
-// daemons with real logs in temporary directories, and a network between them
-// that can be cut. A cluster cleans up after itself, and many can run at once.
+// daemons with real logs in temporary directories, and between them a network
+// that can be cut ([New]) or HTTP over loopback ([NewHTTP]). A cluster cleans up
+// after itself, and many can run at once.
 package clustertest
 
 import (
@@ -8,9 +9,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,9 +28,12 @@ const patience = 30 * time.Second
 
 // Cluster is a running cluster. Its methods are for the test's goroutine.
 type Cluster struct {
-	t       testing.TB
-	network *transport.Network
-	members []*Member
+	t         testing.TB
+	network   *transport.Network // nil: HTTP
+	dir       string
+	bootstrap []daemon.BootstrapMember
+	change    []func(*daemon.Config)
+	members   []*Member
 }
 
 // Member is one member, running or not.
@@ -43,29 +49,43 @@ type Member struct {
 // ready. change, if any, changes the configuration of each member.
 func New(t testing.TB, n int, change ...func(*daemon.Config)) *Cluster {
 	t.Helper()
-	c := &Cluster{t: t, network: transport.NewNetwork()}
-	dir := t.TempDir()
-	var bootstrap []daemon.BootstrapMember
-	for i := range n {
-		bootstrap = append(bootstrap, daemon.BootstrapMember{
-			Name:     fmt.Sprintf("m%d", i+1),
-			PeerURLs: []string{fmt.Sprintf("http://127.0.0.1:%d", i+1)}, // a name, nobody listens there
-		})
+	next := 0
+	c := &Cluster{t: t, network: transport.NewNetwork(), dir: t.TempDir(), change: change}
+	c.start(n, func() string { // names, nobody listens there
+		next++
+		return fmt.Sprintf("http://127.0.0.1:%d", next)
+	})
+	return c
+}
+
+// NewHTTP is [New] with members that talk over HTTP. They cannot be cut from
+// each other, and others can join them.
+func NewHTTP(t testing.TB, n int, change ...func(*daemon.Config)) *Cluster {
+	t.Helper()
+	c := &Cluster{t: t, dir: t.TempDir(), change: change}
+	c.start(n, func() string { return "http://" + FreeAddress(t) })
+	return c
+}
+
+// FreeAddress returns an address of this machine on which nobody listens.
+func FreeAddress(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatalf("clustertest: %v", err)
 	}
-	for _, b := range bootstrap {
-		config := daemon.Config{
-			Name:      b.Name,
-			DataDir:   filepath.Join(dir, b.Name),
-			Bootstrap: bootstrap,
-			URLs:      daemon.URLs{ListenClient: []string{"http://127.0.0.1:0"}},
-			Timing:    daemon.Timing{Heartbeat: 20 * time.Millisecond, Election: 200 * time.Millisecond},
-			Network:   c.network,
-			Log:       slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})),
-		}
-		for _, f := range change {
-			f(&config)
-		}
-		c.members = append(c.members, &Member{cluster: c, config: config})
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func (c *Cluster) start(n int, peerURL func() string) {
+	t := c.t
+	t.Helper()
+	for i := range n {
+		c.bootstrap = append(c.bootstrap, daemon.BootstrapMember{Name: fmt.Sprintf("m%d", i+1), PeerURLs: []string{peerURL()}})
+	}
+	for _, b := range c.bootstrap {
+		c.prepare(b)
 	}
 	t.Cleanup(func() {
 		for _, m := range c.members {
@@ -80,7 +100,41 @@ func New(t testing.TB, n int, change ...func(*daemon.Config)) *Cluster {
 	for _, m := range c.members {
 		m.WaitReady()
 	}
-	return c
+}
+
+// prepare makes a member that does not run yet.
+func (c *Cluster) prepare(b daemon.BootstrapMember) *Member {
+	config := daemon.Config{
+		Name:      b.Name,
+		DataDir:   filepath.Join(c.dir, b.Name),
+		Bootstrap: c.bootstrap,
+		URLs:      daemon.URLs{ListenClient: []string{"http://127.0.0.1:0"}},
+		Timing:    daemon.Timing{Heartbeat: 20 * time.Millisecond, Election: 200 * time.Millisecond},
+		Network:   c.network,
+		Log:       slog.New(slog.NewTextHandler(c.t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})),
+	}
+	if c.network == nil { // others are told of the address
+		config.URLs.ListenClient = []string{"http://" + FreeAddress(c.t)}
+		config.URLs.AdvertiseClient = config.URLs.ListenClient
+	}
+	for _, f := range c.change {
+		f(&config)
+	}
+	m := &Member{cluster: c, config: config}
+	c.members = append(c.members, m)
+	return m
+}
+
+// Join prepares another member of a cluster of [NewHTTP]: one that is to be
+// added to the member list at the URL that is returned and then started.
+func (c *Cluster) Join(name string) (m *Member, peerURL string) {
+	c.t.Helper()
+	peerURL = "http://" + FreeAddress(c.t)
+	b := daemon.BootstrapMember{Name: name, PeerURLs: []string{peerURL}}
+	m = c.prepare(b)
+	m.config.Bootstrap = append(slices.Clone(c.bootstrap), b)
+	m.config.InitialClusterState = daemon.ClusterStateExisting
+	return m, peerURL
 }
 
 // Member returns the i-th member, from 0.
@@ -136,12 +190,23 @@ func (c *Cluster) Heal() { c.network.Heal() }
 // Start starts a member that is not running.
 func (m *Member) Start() {
 	m.cluster.t.Helper()
-	d, err := daemon.Open(context.Background(), m.config)
-	if err != nil {
+	if err := m.TryStart(); err != nil {
 		m.cluster.t.Fatalf("clustertest: start %s: %v", m.config.Name, err)
 	}
-	m.Daemon, m.running, m.id = d, true, d.MemberID()
 }
+
+// TryStart is Start for a member that may be refused.
+func (m *Member) TryStart() error {
+	d, err := daemon.Open(context.Background(), m.config)
+	if err != nil {
+		return err
+	}
+	m.Daemon, m.running, m.id = d, true, d.MemberID()
+	return nil
+}
+
+// Configure changes the configuration for the next start.
+func (m *Member) Configure(change func(*daemon.Config)) { change(&m.config) }
 
 // Kill ends a member as a crash does.
 func (m *Member) Kill() {

@@ -1,0 +1,174 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/marsevilspirit/deimos"
+	"github.com/marsevilspirit/deimos/internal/fsx"
+	"github.com/marsevilspirit/deimos/raftnode"
+	"github.com/marsevilspirit/deimos/server"
+	"github.com/marsevilspirit/deimos/snap"
+	"github.com/marsevilspirit/deimos/wal"
+)
+
+// This file makes a new cluster of the data of one member, when most members of
+// the old one are lost for ever. The new data directory is built beside the old
+// one and takes its place in steps that can be repeated after a crash.
+
+const (
+	// forcedName holds the complete new log and snapshot until they are in place,
+	// and what they replace; it then becomes replacedPrefix and the raft index.
+	forcedName     = "forced"
+	replacedPrefix = "replaced-"
+	// forcedIndexSkip is how far the store index is raised, so that no client sees
+	// an index twice that a lost member may have given.
+	forcedIndexSkip = 1_000_000
+)
+
+// forceNewCluster replaces the member in dir by one that is the only member of
+// a new cluster and has everything that this member's log has, committed or
+// not: more than that, nobody knows. It does nothing to a member that is alone
+// already, so that a flag that was left in place does no harm.
+func forceNewCluster(cfg *Config, dir *dataDir) error {
+	if !wal.Exists(dir.wal()) {
+		return Usagef("force-new-cluster: the data directory %s holds no member", cfg.DataDir)
+	}
+	old := &storage{}
+	var err error
+	if old.snapshots, err = snap.Open(snap.Config{Dir: dir.snap(), MaxSnapshots: cfg.Limits.MaxSnapshots, Log: cfg.Log}); err != nil {
+		return err
+	}
+	machine := newMachine(cfg, nil, nil)
+	if err := old.open(cfg, wal.Config{Dir: dir.wal(), MaxWALs: cfg.Limits.MaxWALs, Log: cfg.Log}, origin{}, machine); err != nil {
+		return err
+	}
+	last := old.recovered.Snapshot
+	if n := len(old.recovered.Entries); n > 0 {
+		last.Index, last.Term = old.recovered.Entries[n-1].Index, old.recovered.Entries[n-1].Term
+	}
+	old.wal.Abandon() // nothing is written to it any more
+	if err := raftnode.Replay(machine, old.recovered.Entries); err != nil {
+		return err
+	}
+	lost := machine.Members()
+	if len(lost) == 1 && lost[0].ID == old.identity.MemberID && !lost[0].IsLearner {
+		cfg.Log.Warn("--force-new-cluster is ignored: this member is the only one of its cluster; leave the flag out from now on",
+			"cluster", deimos.FormatID(old.identity.ClusterID))
+		return nil
+	}
+	index := machine.Store().View().Index()
+	machine.Abandon(old.identity.MemberID, last.Index, forcedIndexSkip)
+	id := newIdentity(randomNumber()>>1, old.identity.MemberID)
+	if err := buildForced(cfg, dir, machine, id, last, old.recovered.HardState.Term); err != nil {
+		return err
+	}
+	if err := finishForced(dir); err != nil {
+		return err
+	}
+	cfg.Log.Warn("a new cluster was made of this member's data: writes that only lost members had are gone, "+
+		"and so are the other members; add new ones",
+		"cluster", deimos.FormatID(id.ClusterID), "oldCluster", deimos.FormatID(old.identity.ClusterID),
+		"lastDurableRaftIndex", last.Index, "knownCommittedRaftIndex", max(old.recovered.HardState.Commit, old.recovered.Snapshot.Index),
+		"lastIndex", index, "index", machine.Store().View().Index(), "oldMembers", len(lost))
+	return nil
+}
+
+// buildForced writes the log and the snapshot of the new member. They count
+// once they have the name forcedName.
+func buildForced(cfg *Config, dir *dataDir, machine *server.Machine, id wal.Identity, last raftpb.SnapshotMetadata, term uint64) error {
+	building := filepath.Join(dir.path, forcedName+".tmp")
+	if err := os.RemoveAll(building); err != nil {
+		return ioFailure(err)
+	}
+	fsys := fsx.OS{}
+	for _, d := range []string{building, filepath.Join(building, replacedPrefix+"old")} {
+		if err := fsys.MakeDir(d); err != nil {
+			return ioFailure(err)
+		}
+	}
+	snapshots, err := snap.Open(snap.Config{Dir: filepath.Join(building, snapName), MaxSnapshots: cfg.Limits.MaxSnapshots, Log: cfg.Log})
+	if err != nil {
+		return err
+	}
+	meta := raftpb.SnapshotMetadata{Index: last.Index, Term: last.Term, ConfState: raftpb.ConfState{Voters: []uint64{id.MemberID}}}
+	if err := snapshots.Save(meta, machine.Capture()); err != nil {
+		return err
+	}
+	hs := raftpb.HardState{Term: max(term, meta.Term), Commit: meta.Index}
+	log, err := wal.Create(wal.Config{Dir: filepath.Join(building, walName), MaxWALs: cfg.Limits.MaxWALs, Log: cfg.Log}, id, meta, hs)
+	if err != nil {
+		return err
+	}
+	if err := log.Close(); err != nil {
+		return err
+	}
+	return move(building, filepath.Join(dir.path, forcedName))
+}
+
+// finishForced puts a complete new log and snapshot in the place of the old
+// ones, which it keeps aside. Each step is taken unless it was taken before a
+// crash; with nothing to finish it does nothing.
+func finishForced(dir *dataDir) error {
+	forced := filepath.Join(dir.path, forcedName)
+	if !exists(forced) {
+		return nil
+	}
+	old := filepath.Join(forced, replacedPrefix+"old")
+	for _, name := range []string{walName, snapName} {
+		from, to := filepath.Join(forced, name), filepath.Join(dir.path, name)
+		if !exists(from) {
+			continue // it is in its place
+		}
+		if exists(to) {
+			if err := move(to, filepath.Join(old, name)); err != nil {
+				return err
+			}
+		}
+		if err := move(from, to); err != nil {
+			return err
+		}
+	}
+	if !exists(old) {
+		return ioFailure(os.RemoveAll(forced)) // the last step was cut short
+	}
+	kept := filepath.Join(dir.path, replacedPrefix+"1")
+	for n := 2; exists(kept); n++ {
+		kept = filepath.Join(dir.path, fmt.Sprintf("%s%d", replacedPrefix, n))
+	}
+	if err := move(old, kept); err != nil {
+		return err
+	}
+	return ioFailure(os.RemoveAll(forced))
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// move renames and makes both names durable.
+func move(from, to string) error {
+	if err := os.Rename(from, to); err != nil {
+		return ioFailure(err)
+	}
+	return ioFailure(errors.Join(fsx.OS{}.SyncDir(filepath.Dir(from)), fsx.OS{}.SyncDir(filepath.Dir(to))))
+}
+
+// ioError says that something failed in the data directory.
+type ioError struct{ err error }
+
+func (e *ioError) Error() string { return fmt.Sprintf("data directory: %v", e.err) }
+
+func (e *ioError) Unwrap() error { return e.err }
+
+func ioFailure(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &ioError{err}
+}

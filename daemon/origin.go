@@ -1,0 +1,170 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/marsevilspirit/deimos"
+	"github.com/marsevilspirit/deimos/snap"
+	"github.com/marsevilspirit/deimos/transport"
+)
+
+const (
+	// lookUpTimeout bounds the wait for a cluster that is to be joined; lookUpPause
+	// is the time between two rounds of asking all its members.
+	lookUpTimeout = 15 * time.Second
+	lookUpPause   = 500 * time.Millisecond
+)
+
+// origin is what a member knows of its cluster before it has a state.
+type origin struct {
+	members   []deimos.Member
+	self      uint64
+	clusterID uint64
+	// joins is set for a member that was added to a running cluster. It begins
+	// with an empty log and waits for a snapshot.
+	joins bool
+}
+
+// findOrigin finds out where a member comes from: from the members it was
+// configured with, or from the running cluster that it joins. For a member that
+// has a snapshot it returns nothing.
+func findOrigin(ctx context.Context, cfg *Config, dir *dataDir, s *security) (origin, error) {
+	if cfg.InitialClusterState == ClusterStateNew {
+		members, self := firstMembers(cfg.Bootstrap, cfg.InitialClusterToken, cfg.Name)
+		return origin{members: members, self: self.ID, clusterID: clusterID(members, cfg.InitialClusterToken)}, nil
+	}
+	if has, err := hasSnapshot(cfg, dir); err != nil || has {
+		return origin{joins: true}, err
+	}
+	return lookUp(ctx, cfg, s)
+}
+
+func hasSnapshot(cfg *Config, dir *dataDir) (bool, error) {
+	snapshots, err := snap.Open(snap.Config{Dir: dir.snap(), MaxSnapshots: cfg.Limits.MaxSnapshots, Log: cfg.Log})
+	if err != nil {
+		return false, err
+	}
+	list, err := snapshots.List()
+	return len(list) > 0, err
+}
+
+// lookUp asks the members of a running cluster who they are, and finds this
+// member among them by its peer URLs. They have to agree on the cluster.
+func lookUp(ctx context.Context, cfg *Config, s *security) (origin, error) {
+	info, err := askMembers(ctx, cfg, s)
+	if err != nil {
+		return origin{}, err
+	}
+	o := origin{members: info.Members, clusterID: info.ClusterID, joins: true}
+	var self *deimos.Member
+	for i := range info.Members {
+		m := &info.Members[i]
+		if slices.ContainsFunc(cfg.URLs.AdvertisePeer, func(u string) bool { return slices.Contains(m.PeerURLs, u) }) {
+			if self != nil {
+				return o, Usagef("the peer URLs %s belong to two members of cluster %s, %s and %s: give this member's own with --advertise-peer-urls",
+					strings.Join(cfg.URLs.AdvertisePeer, ","), deimos.FormatID(info.ClusterID), deimos.FormatID(self.ID), deimos.FormatID(m.ID))
+			}
+			self = m
+		}
+	}
+	if self == nil {
+		return o, fmt.Errorf("cluster %s has no member with the peer URL %s: add this member first, with %s",
+			deimos.FormatID(info.ClusterID), strings.Join(cfg.URLs.AdvertisePeer, ","), addCommand(clientURL(info.Members, 0), cfg.URLs.AdvertisePeer))
+	}
+	o.self = self.ID
+	for _, m := range info.Members {
+		if m.Name == cfg.Name && m.ID != self.ID {
+			return o, Usagef("cluster %s already has a member called %q: choose another --name", deimos.FormatID(info.ClusterID), cfg.Name)
+		}
+	}
+	return o, nil
+}
+
+// checkNotStarted refuses to make a second data directory for a member that
+// has started before: what the first one promised must not be forgotten.
+func (o *origin) checkNotStarted(cfg *Config) error {
+	for _, m := range o.members {
+		if m.ID == o.self && m.Name != "" {
+			return &DataDirError{Dir: cfg.DataDir, Err: fmt.Errorf(
+				"member %s (%q) has started before with another data directory, and this one is empty: %s",
+				deimos.FormatID(m.ID), m.Name, replaceCommands(clientURL(o.members, m.ID), m.ID, m.PeerURLs))}
+		}
+	}
+	return nil
+}
+
+// askMembers asks the other configured members until one answers.
+func askMembers(ctx context.Context, cfg *Config, s *security) (transport.MembersInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookUpTimeout)
+	defer cancel()
+	client := transport.NewClient(transport.ClientConfig{Secret: s.secret, TLS: s.peer.dial()})
+	defer client.Close()
+	for round := 0; ; round++ {
+		info, err := askOnce(ctx, client, cfg)
+		if err == nil || ctx.Err() != nil {
+			if err != nil {
+				err = fmt.Errorf("no member of the cluster to be joined could be asked: %w", err)
+			}
+			return info, err
+		}
+		var foreign *disagreementError
+		if errors.As(err, &foreign) {
+			return info, err
+		}
+		if round == 0 {
+			cfg.Log.Warn("no member of the cluster to be joined could be asked; trying on", "error", err)
+		}
+		select {
+		case <-time.After(lookUpPause):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// disagreementError says that the configured members are of two clusters.
+type disagreementError struct {
+	urls     [2]string
+	clusters [2]uint64
+}
+
+func (e *disagreementError) Error() string {
+	return fmt.Sprintf("%s belongs to cluster %s and %s to cluster %s: bootstrap-config has to list members of one cluster",
+		e.urls[0], deimos.FormatID(e.clusters[0]), e.urls[1], deimos.FormatID(e.clusters[1]))
+}
+
+// askOnce asks each of the other configured members once, and returns the
+// answer that lists most members: one that has fallen behind knows of fewer.
+func askOnce(ctx context.Context, client *transport.Client, cfg *Config) (best transport.MembersInfo, err error) {
+	var errs []error
+	var bestURL string
+	for _, m := range cfg.Bootstrap {
+		if m.Name == cfg.Name {
+			continue
+		}
+		for _, u := range m.PeerURLs {
+			askCtx, cancel := context.WithTimeout(ctx, 2*time.Second)
+			info, err := client.Members(askCtx, u)
+			cancel()
+			if err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", u, err))
+				continue
+			}
+			if bestURL != "" && info.ClusterID != best.ClusterID {
+				return best, &disagreementError{[2]string{bestURL, u}, [2]uint64{best.ClusterID, info.ClusterID}}
+			}
+			if bestURL == "" || len(info.Members) > len(best.Members) {
+				best, bestURL = info, u
+			}
+			break // one answer of each member is enough
+		}
+	}
+	if bestURL == "" {
+		return best, errors.Join(errs...)
+	}
+	return best, nil
+}

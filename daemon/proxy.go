@@ -1,0 +1,141 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/marsevilspirit/deimos/httpapi"
+	"github.com/marsevilspirit/deimos/proxy"
+	"github.com/marsevilspirit/deimos/transport"
+)
+
+// Proxy is a running proxy: it answers clients by asking members, and keeps
+// nothing. Its methods may be called from any goroutine.
+type Proxy struct {
+	cfg       Config
+	log       *slog.Logger
+	listeners []net.Listener
+	server    *http.Server
+	handler   *proxy.Proxy
+	peers     *transport.Client
+
+	wg       sync.WaitGroup
+	failed   chan error
+	endOnce  sync.Once
+	closeErr error
+}
+
+// OpenProxy starts a proxy to the members that the configuration names and
+// returns when it listens; it may not have found a member yet.
+func OpenProxy(cfg Config) (*Proxy, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	return openProxy(cfg)
+}
+
+// openProxy does it with a configuration that is known to be valid.
+func openProxy(cfg Config) (*Proxy, error) {
+	m := newMetrics()
+	s, err := openSecurity(&cfg, m.registry)
+	if err != nil {
+		return nil, err
+	}
+	p := &Proxy{cfg: cfg, log: cfg.Log, failed: make(chan error, 1)}
+	if p.listeners, err = listen("listen-client-urls", cfg.URLs.ListenClient); err != nil {
+		return nil, err
+	}
+	p.peers = transport.NewClient(transport.ClientConfig{Secret: s.secret, TLS: s.peer.dial()})
+	p.handler, err = proxy.New(proxy.Config{
+		ReadOnly:  cfg.Proxy == ProxyReadonly,
+		Bootstrap: p.askPeers,
+		TLS:       s.client.dial(),
+		Self:      slices.Concat(cfg.URLs.ListenClient, cfg.URLs.AdvertiseClient),
+		Timeout:   cfg.Timing.Request,
+		Log:       cfg.Log,
+		Metrics:   m.registry,
+	})
+	if err != nil {
+		p.peers.Close()
+		return nil, errors.Join(err, closeAll(p.listeners))
+	}
+	conns, err := clientConns(p.listeners, m.registry)
+	if err != nil {
+		p.peers.Close()
+		return nil, errors.Join(err, closeAll(p.listeners))
+	}
+	p.server = httpapi.Server(p.handler, s.client.errors)
+	p.server.ConnState = conns.ConnState
+	for _, l := range p.listeners {
+		l = s.client.listener(conns.Listener(l))
+		p.wg.Go(func() {
+			if err := p.server.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+				select {
+				case p.failed <- fmt.Errorf("serve %s: %w", l.Addr(), err):
+				default: // the first failure counts
+				}
+			}
+		})
+	}
+	p.handler.Start()
+	p.log.Info("proxy serves", "mode", cfg.Proxy, "client", addrs(p.listeners), "members", len(cfg.Bootstrap))
+	return p, nil
+}
+
+// askPeers returns the client URLs of the members, as the first of the
+// configured members to answer knows them.
+func (p *Proxy) askPeers(ctx context.Context) ([]string, error) {
+	var errs []error
+	for _, m := range p.cfg.Bootstrap {
+		for _, u := range m.PeerURLs {
+			askCtx, cancel := context.WithTimeout(ctx, 2*time.Second)
+			info, err := p.peers.Members(askCtx, u)
+			cancel()
+			if err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", u, err))
+				continue
+			}
+			var urls []string
+			for _, member := range info.Members {
+				urls = append(urls, member.ClientURLs...)
+			}
+			return urls, nil
+		}
+	}
+	return nil, errors.Join(errs...)
+}
+
+// Failed implements [Process].
+func (p *Proxy) Failed() <-chan error { return p.failed }
+
+// ClientAddrs returns the addresses (host:port) that answer clients.
+func (p *Proxy) ClientAddrs() []string { return addrs(p.listeners) }
+
+// Close implements [Process]: it stops accepting, ends the watches, and lets
+// running requests finish within the request timeout (and ctx).
+func (p *Proxy) Close(ctx context.Context) error {
+	p.endOnce.Do(func() { p.closeErr = p.close(ctx) })
+	return p.closeErr
+}
+
+func (p *Proxy) close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.Timing.Request)
+	defer cancel()
+	drained := make(chan error, 1)
+	go func() { drained <- p.server.Shutdown(ctx) }()
+	if err := errors.Join(p.handler.Close(ctx), <-drained); err != nil {
+		p.log.Warn("running requests were cut off", "error", err)
+		_ = p.server.Close() // closes connections; what they say does not matter now
+	}
+	p.peers.Close()
+	p.wg.Wait()
+	p.log.Info("proxy stopped")
+	return nil
+}

@@ -1,0 +1,96 @@
+package daemon
+
+import (
+	"crypto/tls"
+	"log"
+	"net"
+	"net/url"
+	"path/filepath"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/marsevilspirit/deimos/internal/pki"
+	"github.com/marsevilspirit/deimos/transport"
+)
+
+// security is what a daemon proves itself with, and what it demands of others.
+type security struct {
+	client, peer port
+	secret       *transport.Secret // nil: none
+}
+
+// port is the TLS of one port.
+type port struct {
+	source *pki.Source // nil: no TLS
+	// errors gets what net/http says of connections.
+	errors *log.Logger
+}
+
+// openSecurity reads certificates and secret. What is wrong with them is a
+// usage error that names the file.
+func openSecurity(cfg *Config, metrics prometheus.Registerer) (*security, error) {
+	s := &security{}
+	var err error
+	u := &cfg.URLs
+	if s.client, err = openPort("client", cfg, cfg.ClientTLS, tls.VersionTLS12, metrics, u.ListenClient, u.AdvertiseClient); err != nil {
+		return nil, err
+	}
+	if s.peer, err = openPort("peer", cfg, cfg.PeerTLS, tls.VersionTLS13, metrics, u.ListenPeer, u.AdvertisePeer); err != nil {
+		return nil, err
+	}
+	if cfg.PeerSecretFile != "" {
+		if s.secret, err = transport.LoadSecret(cfg.PeerSecretFile); err != nil {
+			return nil, Usagef("peer-secret-file: %v", err)
+		}
+	}
+	return s, nil
+}
+
+func openPort(name string, cfg *Config, t TLS, minVersion uint16, metrics prometheus.Registerer, urls ...[]string) (port, error) {
+	options := pki.Options{Port: name, MinVersion: minVersion, Log: cfg.Log, Metrics: metrics}
+	p := port{errors: pki.ErrorLog(options)}
+	if !t.Enabled() {
+		return p, nil
+	}
+	files := pki.Files{Cert: t.CertFile, Key: t.KeyFile, CA: t.CAFile, AllowedNames: t.AllowedNames}
+	var err error
+	if t.Auto {
+		if files, err = pki.SelfSigned(filepath.Join(cfg.DataDir, "tls", name), hostsOf(urls...)); err != nil {
+			return p, &DataDirError{Dir: cfg.DataDir, Err: err}
+		}
+	}
+	if p.source, err = pki.Open(files, options); err != nil {
+		return p, Usagef("TLS on the %s port: %v", name, err)
+	}
+	return p, nil
+}
+
+// listener puts TLS on top of a listener, if the port has it.
+func (p port) listener(l net.Listener) net.Listener {
+	if p.source == nil {
+		return l
+	}
+	return tls.NewListener(l, p.source.ServerConfig())
+}
+
+// dial returns how others are called under the port's certificates, nil for the
+// defaults.
+func (p port) dial() *tls.Config {
+	if p.source == nil {
+		return nil
+	}
+	return p.source.ClientConfig()
+}
+
+// hostsOf returns the hosts of URLs.
+func hostsOf(lists ...[]string) []string {
+	var hosts []string
+	for _, list := range lists {
+		for _, text := range list {
+			if u, err := url.Parse(text); err == nil {
+				hosts = append(hosts, u.Hostname())
+			}
+		}
+	}
+	return hosts
+}
