@@ -35,7 +35,7 @@ type Daemon struct {
 	answering atomic.Pointer[server.Server]
 
 	clientListeners, peerListeners []net.Listener
-	clientConns                    *httpapi.Conns
+	clientConns, peerConns         *httpapi.Conns
 	clientServer, peerServer       *http.Server
 
 	wg       sync.WaitGroup
@@ -200,25 +200,22 @@ func (d *Daemon) openServer(m *metrics) error {
 	if err != nil {
 		return err
 	}
-	if d.clientConns, err = clientConns(d.clientListeners, m.registry); err != nil {
+	d.clientServer = httpapi.Server(handler, d.secured.client.errors)
+	if d.clientConns, err = boundClients(d.clientServer, d.clientListeners, m.registry); err != nil {
 		return err
 	}
-	d.clientServer = httpapi.Server(handler, d.secured.client.errors)
-	d.clientServer.ConnState = d.clientConns.ConnState
 	if h := handlerOf(d.peers); h != nil {
-		d.peerServer = &http.Server{
-			Handler:           h,
-			ReadHeaderTimeout: httpapi.HeadTimeout,
-			ErrorLog:          d.secured.peer.errors,
-		}
+		d.peerServer = httpapi.Server(h, d.secured.peer.errors)
+		d.peerServer.MaxHeaderBytes = peerHeadMaxBytes
+		d.peerConns, err = boundPeers(d.peerServer, d.peerListeners)
 	}
-	return nil
+	return err
 }
 
 // serve starts to answer on all listeners and to watch for failures.
 func (d *Daemon) serve() {
 	for _, l := range d.peerListeners {
-		d.serveOn(d.peerServer, d.secured.peer.listener(l))
+		d.serveOn(d.peerServer, d.secured.peer.listener(d.peerConns.Listener(l)))
 	}
 	for _, l := range d.clientListeners {
 		d.serveOn(d.clientServer, d.secured.client.listener(d.clientConns.Listener(l)))

@@ -66,13 +66,12 @@ func openProxy(cfg Config) (*Proxy, error) {
 		p.peers.Close()
 		return nil, errors.Join(err, closeAll(p.listeners))
 	}
-	conns, err := clientConns(p.listeners, m.registry)
+	p.server = httpapi.Server(p.handler, s.client.errors)
+	conns, err := boundClients(p.server, p.listeners, m.registry)
 	if err != nil {
 		p.peers.Close()
 		return nil, errors.Join(err, closeAll(p.listeners))
 	}
-	p.server = httpapi.Server(p.handler, s.client.errors)
-	p.server.ConnState = conns.ConnState
 	for _, l := range p.listeners {
 		l = s.client.listener(conns.Listener(l))
 		p.wg.Go(func() {

@@ -94,6 +94,7 @@ func (ms *membership) alone(self uint64) *membership {
 	}
 	m := next.byID[self]
 	m.ID, m.IsLearner, m.promote = self, false, false
+	m.incarnation = deimos.Incarnation{} // the new cluster begins with a new directory
 	next.byID[self] = m
 	return next
 }
@@ -117,8 +118,27 @@ func (ms *membership) change(cc raftpb.ConfChange) (*membership, error) {
 		delete(next.byID, cc.NodeID)
 		next.removed[cc.NodeID] = struct{}{}
 		return next, nil
-	case raftpb.ConfChangeAddNode, raftpb.ConfChangeAddLearnerNode:
-		return next.admit(cc, old, known)
+	case raftpb.ConfChangeAddNode:
+		switch {
+		case !known: // learners first, always
+			return nil, &deimos.MemberError{Reason: deimos.MemberUnknown, ID: cc.NodeID}
+		case !old.IsLearner:
+			return nil, &deimos.MemberError{Reason: deimos.MemberIsVoter, ID: cc.NodeID}
+		}
+		old.IsLearner, old.promote = false, false
+		next.byID[cc.NodeID] = old
+		return next, nil
+	case raftpb.ConfChangeAddLearnerNode:
+		if known {
+			return nil, &deimos.MemberError{Reason: deimos.MemberExists, ID: cc.NodeID}
+		}
+		record, err := ms.record(cc)
+		if err != nil {
+			return nil, err
+		}
+		record.IsLearner = true
+		next.byID[cc.NodeID] = record
+		return next, nil
 	case raftpb.ConfChangeUpdateNode:
 		record, err := ms.record(cc)
 		if err != nil {
@@ -133,29 +153,6 @@ func (ms *membership) change(cc raftpb.ConfChange) (*membership, error) {
 	default:
 		return nil, &deimos.MemberError{Reason: deimos.MemberChangeBroken, ID: cc.NodeID}
 	}
-}
-
-// admit adds a member to a copy that belongs to the caller, or promotes a
-// learner that is in it.
-func (ms *membership) admit(cc raftpb.ConfChange, old member, known bool) (*membership, error) {
-	if known {
-		if cc.Type == raftpb.ConfChangeAddLearnerNode {
-			return nil, &deimos.MemberError{Reason: deimos.MemberExists, ID: cc.NodeID}
-		}
-		if !old.IsLearner {
-			return nil, &deimos.MemberError{Reason: deimos.MemberIsVoter, ID: cc.NodeID}
-		}
-		old.IsLearner, old.promote = false, false
-		ms.byID[cc.NodeID] = old
-		return ms, nil
-	}
-	record, err := ms.record(cc)
-	if err != nil {
-		return nil, err
-	}
-	record.IsLearner = cc.Type == raftpb.ConfChangeAddLearnerNode
-	ms.byID[cc.NodeID] = record
-	return ms, nil
 }
 
 // record reads the member record of a change and refuses peer URLs that

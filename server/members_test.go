@@ -50,6 +50,7 @@ func TestConfigurationChanges(t *testing.T) {
 			{raftpb.ConfChange{Type: update, NodeID: 2, Context: record(2, "http://127.0.0.1:4")}, ""},
 		}, 2},
 		{"unknown members and broken records", []step{
+			{raftpb.ConfChange{Type: add, NodeID: 9, Context: record(9, "http://127.0.0.1:9")}, deimos.MemberUnknown},
 			{raftpb.ConfChange{Type: remove, NodeID: 9}, deimos.MemberUnknown},
 			{raftpb.ConfChange{Type: update, NodeID: 9, Context: record(9, "http://127.0.0.1:9")}, deimos.MemberUnknown},
 			{raftpb.ConfChange{Type: learner, NodeID: 9, Context: []byte{255}}, deimos.MemberChangeBroken},
@@ -116,5 +117,27 @@ func TestAMemberKeepsItsIncarnation(t *testing.T) {
 	}
 	if got := m.IncarnationOf(2); !got.IsZero() {
 		t.Errorf("incarnation of nobody = %v, want zero", got)
+	}
+}
+
+func TestAMachineThatIsLeftAlone(t *testing.T) {
+	m := NewMachine(newTestMachine().Store(), []deimos.Member{{ID: 1, Name: "a"}, {ID: 2, IsLearner: true}, {ID: 3}}, nil)
+	log := &logWriter{}
+	apply(t, m, log.entry(t, &serverpb.Command{Kind: serverpb.KindAttributes, Attributes: &serverpb.Member{ID: 2, Name: "b", Incarnation: make([]byte, 16)}}))
+	attributes := &serverpb.Member{ID: 2, Name: "b", Incarnation: []byte("0123456789abcdef")}
+	apply(t, m, log.entry(t, &serverpb.Command{Kind: serverpb.KindAttributes, Attributes: attributes}))
+	index := m.Store().View().Index()
+	m.Abandon(2, 77, 1000)
+	if list := m.Members(); len(list) != 1 || list[0].ID != 2 || list[0].Name != "b" || list[0].IsLearner {
+		t.Errorf("Members() = %+v, want member 2 alone, a voter", list)
+	}
+	if !m.IsRemoved(1) || !m.IsRemoved(3) || m.IsRemoved(2) {
+		t.Error("the lost members do not count as removed, or the survivor does")
+	}
+	if !m.IncarnationOf(2).IsZero() {
+		t.Error("the survivor is bound to the data directory of the old cluster")
+	}
+	if v := m.Store().View(); v.Index() != index+1000 || v.RaftIndex() != 77 {
+		t.Errorf("index %d at raft index %d, want %d and 77", v.Index(), v.RaftIndex(), index+1000)
 	}
 }

@@ -286,6 +286,16 @@ func TestForceNewClusterGoesOnFromOneSurvivor(t *testing.T) {
 	if err != nil || index <= before+1_000_000 {
 		t.Errorf("the next index is %d (%v), want it above %d", index, err, before+1_000_000)
 	}
+	ctx, cancel := context.WithTimeout(t.Context(), readyMax)
+	defer cancel()
+	if err := until(ctx, func() error {
+		if !strings.Contains(survivor.run.stderr.String(), "member published") {
+			return fmt.Errorf("the member has not published itself in the new cluster")
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
 	// A second start with the flag in place forces nothing again.
 	survivor.run.signal(t, syscall.SIGTERM)
 	if code := survivor.run.wait(t, exitMax); code != 0 {
@@ -299,8 +309,6 @@ func TestForceNewClusterGoesOnFromOneSurvivor(t *testing.T) {
 	// An old member is refused: it belongs to another cluster.
 	old := c.nodes[0]
 	old.start(t)
-	ctx, cancel := context.WithTimeout(t.Context(), readyMax)
-	defer cancel()
 	if err := until(ctx, func() error {
 		refused, err := metric(ctx, survivor.client, `deimos_peer_messages_refused_total{reason="cluster"}`)
 		if err == nil && refused == 0 {
