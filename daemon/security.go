@@ -73,13 +73,13 @@ func (p port) listener(l net.Listener) net.Listener {
 	return tls.NewListener(l, p.source.ServerConfig())
 }
 
-// dial returns how others are called under the port's certificates, nil for the
-// defaults.
-func (p port) dial() *tls.Config {
+// dial returns what gives the configuration of each connection to others, under
+// the certificates of the port as they are then; nil for the defaults.
+func (p port) dial() func() *tls.Config {
 	if p.source == nil {
 		return nil
 	}
-	return p.source.ClientConfig()
+	return p.source.ClientConfig
 }
 
 // hostsOf returns the hosts of URLs.

@@ -33,12 +33,10 @@ func (e *dialError) Unwrap() error { return e.err }
 
 // newTransport returns the way to members. It uses no proxy of the environment
 // and asks for no compression.
-func newTransport(base *tls.Config, l *limits) *http.Transport {
-	if base == nil {
-		base = &tls.Config{MinVersion: tls.VersionTLS12}
+func newTransport(config func() *tls.Config, l *limits) *http.Transport {
+	if config == nil {
+		config = func() *tls.Config { return &tls.Config{MinVersion: tls.VersionTLS12} }
 	}
-	base = base.Clone()
-	base.NextProtos = []string{"http/1.1"}
 	dial := func(ctx context.Context, network, addr string) (*memberConn, error) {
 		d := net.Dialer{
 			Timeout: l.dial,
@@ -66,7 +64,7 @@ func newTransport(base *tls.Config, l *limits) *http.Transport {
 			if err != nil {
 				return nil, err
 			}
-			return conn.secure(ctx, base, addr, l.handshake)
+			return conn.secure(ctx, config(), addr, l.handshake)
 		},
 		Protocols:              protocols,
 		DisableCompression:     true,
@@ -94,8 +92,8 @@ type memberConn struct {
 }
 
 // secure puts TLS on a fresh connection, and closes it if that fails.
-func (c *memberConn) secure(ctx context.Context, base *tls.Config, addr string, limit time.Duration) (net.Conn, error) {
-	cfg := base.Clone()
+func (c *memberConn) secure(ctx context.Context, cfg *tls.Config, addr string, limit time.Duration) (net.Conn, error) {
+	cfg.NextProtos = []string{"http/1.1"}
 	if cfg.ServerName == "" {
 		host, _, err := net.SplitHostPort(addr)
 		if err != nil {

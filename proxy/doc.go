@@ -16,6 +16,16 @@
 // back, and returns the client's X-Request-Id. It talks to client URLs of
 // members only, never to a host that a request names, and follows no redirect.
 //
+// # Which member
+//
+// Connections of clients are spread over the members that answer, learners
+// included, and the requests of one connection go to the same member as long as
+// it does: what a client wrote, it reads on the same connection, also with local
+// reads. A member that fails is put aside for a pause that grows from 100 ms to
+// 10 s, at whose end the proxy itself asks it; requests turn to such members
+// when no other is left. The member list comes from Bootstrap and then from the
+// members.
+//
 // # When a request is sent again
 //
 // A request goes to another member when nothing of it can have reached the

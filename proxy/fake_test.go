@@ -124,7 +124,8 @@ func (m *fakeMember) requests() []seenRequest {
 
 // quick are limits for tests.
 func quick(l *limits) {
-	l.pauseMin, l.pauseMax, l.lostMax, l.urgent = 10*time.Millisecond, 50*time.Millisecond, 20*time.Millisecond, 20*time.Millisecond
+	l.pauseMin, l.pauseMax, l.lostMax = 10*time.Millisecond, 50*time.Millisecond, 20*time.Millisecond
+	l.start, l.urgent = time.Hour, 20*time.Millisecond
 }
 
 // testProxy is a running proxy on the loopback interface.

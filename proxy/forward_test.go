@@ -191,7 +191,7 @@ func TestLoopIsCutAtItsFirstTurn(t *testing.T) {
 		cfg.Bootstrap = func(context.Context) ([]string, error) { return urls, nil }
 	}, nil)
 	// The proxy is told its own address as that of a member, and cannot know.
-	p.members.seed([]string{p.url})
+	p.members.learn([]string{p.url})
 	for _, target := range []string{"/keys/a", "/keys/a?wait=true"} {
 		got := p.do(t, "GET", target, "")
 		if got.status != 508 || !strings.Contains(got.body, `{"message":"a loop`) {
@@ -234,7 +234,7 @@ func TestOwnAddressIsNotUsed(t *testing.T) {
 	c.set(self, m.URL)
 	p := startProxy(t, func(cfg *Config) { cfg.Self = []string{self} }, nil, m.URL)
 	until(t, "the member of the list", func() bool {
-		all := p.members.candidates()
+		all := p.members.candidates("")
 		return len(all) == 1 && all[0].member == "2"
 	})
 }
@@ -249,10 +249,11 @@ func TestWriteIsSentAgainOnlyWhenNothingWasSent(t *testing.T) {
 			c.set(dead, m.URL)
 			p := startProxy(t, nil, func(l *limits) { l.pauseMin, l.pauseMax = time.Hour, time.Hour }, m.URL)
 			p.knows(t, 2)
-			for i := range 4 {
-				for _, e := range p.members.candidates() {
-					p.members.up(e) // each second write meets the dead one first
+			for i := range 10 {
+				for _, e := range p.members.candidates("") {
+					p.members.up(e) // about half of the writes meet the dead one first
 				}
+				p.transport.CloseIdleConnections()
 				if got := p.do(t, "PUT", "/keys/a", body); got.status != 201 {
 					t.Fatalf("PUT = %d %s, want 201", got.status, got.body)
 				}
@@ -287,7 +288,8 @@ func TestReadIsSentAgainAfterItReachedAMember(t *testing.T) {
 	c.set(bad, m.URL)
 	p := startProxy(t, nil, func(l *limits) { l.pauseMin, l.pauseMax = 10*time.Second, 10*time.Second }, m.URL)
 	p.knows(t, 2)
-	for range 4 {
+	for range 30 {
+		p.transport.CloseIdleConnections() // so that the next one goes anywhere
 		if got := p.do(t, "GET", "/keys/a", ""); got.status != 201 {
 			t.Errorf("GET = %d %s, want 201", got.status, got.body)
 		}
@@ -542,7 +544,8 @@ func TestMetricsCountRequestsAndMembers(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	p := startProxy(t, func(cfg *Config) { cfg.Metrics = registry }, func(l *limits) { l.pauseMin, l.pauseMax = time.Hour, time.Hour }, m.URL)
 	p.knows(t, 2)
-	for range 4 {
+	for range 30 {
+		p.transport.CloseIdleConnections() // so that one of them meets the dead one
 		p.do(t, "PUT", "/keys/a", "value=1")
 	}
 	p.do(t, "BREW", "/keys/a", "")
@@ -554,7 +557,7 @@ deimos_proxy_members{state="healthy"} 1
 deimos_proxy_members{state="known"} 2
 # HELP deimos_proxy_requests_total Requests answered by the proxy; a watch counts when it ends.
 # TYPE deimos_proxy_requests_total counter
-deimos_proxy_requests_total{code="201",method="PUT"} 4
+deimos_proxy_requests_total{code="201",method="PUT"} 30
 deimos_proxy_requests_total{code="201",method="other"} 1
 # HELP deimos_proxy_upstream_failures_total Requests to members, the proxy's own among them, that brought no answer.
 # TYPE deimos_proxy_upstream_failures_total counter

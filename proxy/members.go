@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"net/url"
 	"slices"
@@ -58,6 +59,7 @@ type members struct {
 	limits *limits
 	log    *slog.Logger
 	self   map[string]bool // host:port of the proxy
+	seed   maphash.Seed
 	// wake tells the keeper of the list that there is something to do earlier
 	// than it knew. It holds one signal.
 	wake chan struct{}
@@ -68,10 +70,12 @@ type members struct {
 	clusterID string // "" until a member has told
 	lookAt    time.Time
 	lookedAt  time.Time
+	// silent tells that a member of the list has told no client URL yet.
+	silent bool
 }
 
 func newMembers(self []string, l *limits, log *slog.Logger) (*members, error) {
-	m := &members{limits: l, log: log, self: make(map[string]bool), wake: make(chan struct{}, 1)}
+	m := &members{limits: l, log: log, self: make(map[string]bool), seed: maphash.MakeSeed(), wake: make(chan struct{}, 1)}
 	for _, s := range self {
 		e, err := parseEndpoint(s)
 		if err != nil {
@@ -84,28 +88,35 @@ func newMembers(self []string, l *limits, log *slog.Logger) (*members, error) {
 
 // candidates returns the endpoints in the order in which a request should try
 // them: a healthy one of each member, the others that are healthy, and those
-// that failed, the one whose pause ends first in front. Each call begins with
-// another member.
-func (m *members) candidates() []*endpoint {
+// that failed, the one whose pause ends first in front. Which member comes
+// first depends on from alone as long as the same members are healthy; other
+// values of it lead to other members. With an empty one each takes its turn.
+func (m *members) candidates(from string) []*endpoint {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var first, other, failed []*endpoint
+	all := make([]*endpoint, 0, len(m.endpoints))
+	var other, failed []*endpoint
 	for _, e := range m.endpoints {
 		switch {
 		case e.failures > 0:
 			failed = append(failed, e)
-		case len(first) > 0 && first[len(first)-1].member == e.member:
+		case len(all) > 0 && all[len(all)-1].member == e.member:
 			other = append(other, e)
 		default:
-			first = append(first, e)
+			all = append(all, e)
 		}
 	}
-	slices.SortStableFunc(failed, func(a, b *endpoint) int { return a.retryAt.Compare(b.retryAt) })
-	all := make([]*endpoint, 0, len(m.endpoints))
-	if len(first) > 0 {
-		m.turn = (m.turn + 1) % len(first)
-		all = append(append(all, first[m.turn:]...), first[:m.turn]...)
+	switch {
+	case len(all) < 2:
+	case from != "":
+		// A member that fails moves only those who had it first.
+		weight := func(e *endpoint) uint64 { return maphash.Comparable(m.seed, [2]string{from, e.member}) }
+		slices.SortFunc(all, func(a, b *endpoint) int { return cmp.Compare(weight(a), weight(b)) })
+	default:
+		m.turn = (m.turn + 1) % len(all)
+		all = slices.Concat(all[m.turn:], all[:m.turn])
 	}
+	slices.SortStableFunc(failed, func(a, b *endpoint) int { return a.retryAt.Compare(b.retryAt) })
 	return append(append(all, other...), failed...)
 }
 
@@ -180,10 +191,14 @@ func (m *members) lookDue(now time.Time) bool {
 	return !now.Before(m.lookAt)
 }
 
-// looked notes that the member list was looked at, and when to do it again.
+// looked notes that the member list was looked at, and when to do it again:
+// earlier while a member has yet to start.
 func (m *members) looked(now time.Time, again time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.silent {
+		again = min(again, m.limits.start)
+	}
 	m.lookedAt, m.lookAt = now, now.Add(again)
 }
 
@@ -228,7 +243,9 @@ func (m *members) replace(clusterID string, list []deimos.Member) error {
 		return fmt.Errorf("%w: %s, want %s", errOtherCluster, clusterID, m.clusterID)
 	}
 	var found []*endpoint
+	silent := false
 	for _, member := range list {
+		silent = silent || len(member.ClientURLs) == 0
 		for _, u := range member.ClientURLs {
 			if e := m.usable(u); e != nil {
 				e.member = deimos.FormatID(member.ID)
@@ -242,13 +259,14 @@ func (m *members) replace(clusterID string, list []deimos.Member) error {
 	if clusterID != "" {
 		m.clusterID = clusterID
 	}
+	m.silent = silent
 	m.set(found)
 	return nil
 }
 
-// seed adds client URLs that the bootstrap peers told. Whatever cluster they
+// learn adds client URLs that the bootstrap peers told. Whatever cluster they
 // belong to is the one to serve from now on.
-func (m *members) seed(urls []string) {
+func (m *members) learn(urls []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	found := slices.Clone(m.endpoints)
@@ -295,9 +313,10 @@ func (m *members) set(found []*endpoint) {
 			continue
 		}
 		taken[e.url()] = true
-		if old := known[e.url()]; old != nil {
-			old.member = e.member
+		if old := known[e.url()]; old != nil && old.member == e.member {
 			e = old
+		} else if old != nil {
+			e.failures, e.retryAt = old.failures, old.retryAt
 		}
 		list = append(list, e)
 	}

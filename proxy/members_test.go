@@ -18,7 +18,7 @@ import (
 	"github.com/marsevilspirit/deimos"
 )
 
-func TestRequestsAreSpreadOverMembers(t *testing.T) {
+func TestConnectionsAreSpreadOverMembersAndStayWithOne(t *testing.T) {
 	c := new(cluster)
 	var all []*fakeMember
 	var urls []string
@@ -29,12 +29,46 @@ func TestRequestsAreSpreadOverMembers(t *testing.T) {
 	c.set(urls...)
 	p := startProxy(t, nil, nil, urls[0])
 	p.knows(t, 3)
-	for range 30 {
-		p.do(t, "PUT", "/keys/a", "value=1")
+	const connections, requests = 60, 3
+	for i := range connections {
+		for range requests {
+			p.do(t, "PUT", fmt.Sprintf("/keys/%d", i), "value=1")
+		}
+		p.transport.CloseIdleConnections()
 	}
 	for i, m := range all {
-		if n := len(m.requests()); n != 10 {
-			t.Errorf("member %d got %d requests of 30, want 10", i, n)
+		served := make(map[string]int)
+		for _, s := range m.requests() {
+			served[s.target]++
+		}
+		if n := len(served); n < connections/10 {
+			t.Errorf("member %d serves %d connections of %d, want a fair share", i, n, connections)
+		}
+		for target, n := range served {
+			if n != requests {
+				t.Errorf("member %d got %d requests for %s, want all %d of their connection", i, n, target, requests)
+			}
+		}
+	}
+}
+
+func TestFailedMemberMovesOnlyItsOwnConnections(t *testing.T) {
+	l := defaultLimits(DefaultTimeout)
+	m, err := newMembers(nil, &l, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatalf("newMembers() = %v, want nil", err)
+	}
+	m.learn([]string{"http://h:1", "http://h:2", "http://h:3"})
+	before := make(map[string]*endpoint)
+	for i := range 100 {
+		from := fmt.Sprintf("10.0.0.1:%d", i)
+		before[from] = m.candidates(from)[0]
+	}
+	failed := before["10.0.0.1:0"]
+	m.down(failed, errors.New("x"))
+	for from, e := range before {
+		if now := m.candidates(from)[0]; (now == e) != (e != failed) {
+			t.Errorf("connection from %s went from %s to %s while %s failed", from, e.url(), now.url(), failed.url())
 		}
 	}
 }
@@ -49,6 +83,7 @@ func TestStoppedMemberCostsNoRequest(t *testing.T) {
 		if i == 20 {
 			a.Close()
 		}
+		p.transport.CloseIdleConnections() // so that the next one goes anywhere
 		if got := p.do(t, "PUT", "/keys/a", "value=1"); got.status != 201 {
 			t.Errorf("PUT %d = %d %s, want 201", i, got.status, got.body)
 		}
@@ -80,7 +115,7 @@ func TestMembersAreFoundAgain(t *testing.T) {
 	old.Close()
 	until(t, "an answer", func() bool { return p.do(t, "PUT", "/keys/a", "value=1").status == 201 })
 	until(t, "the new list", func() bool {
-		all := p.members.candidates()
+		all := p.members.candidates("")
 		return len(all) == 1 && all[0].url() == next.URL
 	})
 }
@@ -95,13 +130,24 @@ func TestListIsRefreshed(t *testing.T) {
 	p.knows(t, 2)
 	c.set(b.URL)
 	until(t, "the other member alone", func() bool {
-		all := p.members.candidates()
+		all := p.members.candidates("")
 		return len(all) == 1 && all[0].url() == b.URL
 	})
 	c.set() // a list without any client URL is not believed
 	if got := p.do(t, "PUT", "/keys/a", "value=1"); got.status != 201 {
 		t.Errorf("PUT = %d, want 201", got.status)
 	}
+}
+
+func TestMemberThatHasYetToStartIsFoundSoon(t *testing.T) {
+	c := new(cluster)
+	a, b := startMember(t, c, nil), startMember(t, c, nil)
+	c.set(a.URL)
+	hour := func(cfg *Config) { cfg.Refresh = time.Hour }
+	p := startProxy(t, hour, func(l *limits) { l.start = 5 * time.Millisecond }, a.URL)
+	p.knows(t, 1)
+	c.set(a.URL, b.URL)
+	p.knows(t, 2)
 }
 
 func TestMemberOfAnotherClusterIsDropped(t *testing.T) {
@@ -118,7 +164,7 @@ func TestMemberOfAnotherClusterIsDropped(t *testing.T) {
 			t.Fatalf("replace() = %v, want %v", err, errOtherCluster)
 		}
 	}
-	p.members.seed(nil) // the bootstrap peers have the last word
+	p.members.learn(nil) // the bootstrap peers have the last word
 	if err := p.members.replace("bb", []deimos.Member{{ID: 1, ClientURLs: []string{b.URL}}}); err != nil {
 		t.Errorf("replace() after a bootstrap = %v, want nil", err)
 	}
@@ -131,8 +177,8 @@ func TestPauseOfAFailedMemberGrows(t *testing.T) {
 		if err != nil {
 			t.Fatalf("newMembers() = %v, want nil", err)
 		}
-		m.seed([]string{"http://h:1", "http://h:2"})
-		e := m.candidates()[0]
+		m.learn([]string{"http://h:1", "http://h:2"})
+		e := m.candidates("")[0]
 		var pauses []string
 		for range 9 {
 			m.down(e, errors.New("x"))
@@ -150,7 +196,7 @@ func TestPauseOfAFailedMemberGrows(t *testing.T) {
 			if due := m.due(time.Now()); len(due) != 1 || due[0] != e {
 				t.Errorf("due() = %d after the pause, want the member", len(due))
 			}
-			if all := m.candidates(); len(all) != 2 || all[1] != e {
+			if all := m.candidates(""); len(all) != 2 || all[1] != e {
 				t.Error("candidates() do not have the failed member last")
 			}
 		}
@@ -181,7 +227,7 @@ func TestEachMemberComesFirstInTurn(t *testing.T) {
 	var got []string
 	for range 4 {
 		var hosts []string
-		for _, e := range m.candidates() {
+		for _, e := range m.candidates("") {
 			hosts = append(hosts, e.host)
 		}
 		got = append(got, strings.Join(hosts, ","))
@@ -204,9 +250,9 @@ func TestEndpointsAreBounded(t *testing.T) {
 	for i := range 2 * endpointsMax {
 		urls = append(urls, fmt.Sprintf("http://h:%d", i+1))
 	}
-	m.seed(urls)
-	m.seed(urls)
-	if n := len(m.candidates()); n != endpointsMax {
+	m.learn(urls)
+	m.learn(urls)
+	if n := len(m.candidates("")); n != endpointsMax {
 		t.Errorf("%d endpoints, want %d", n, endpointsMax)
 	}
 }
@@ -249,18 +295,20 @@ func TestConfigIsChecked(t *testing.T) {
 func TestMembersAreReachedOverTLS(t *testing.T) {
 	c := new(cluster)
 	m := &fakeMember{cluster: c}
-	m.Server = httptest.NewTLSServer(m)
+	m.Server = httptest.NewUnstartedServer(m)
+	m.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
+	m.StartTLS()
 	defer m.Close()
 	c.set(m.URL)
 	roots := x509.NewCertPool()
 	roots.AddCert(m.Certificate())
-	p := startProxy(t, func(cfg *Config) { cfg.TLS = &tls.Config{RootCAs: roots} }, nil, m.URL)
+	p := startProxy(t, func(cfg *Config) { cfg.TLS = func() *tls.Config { return &tls.Config{RootCAs: roots} } }, nil, m.URL)
 	p.knows(t, 1)
 	large := strings.Repeat("x", 300<<10)
 	if got := p.do(t, "PUT", "/keys/a", large); got.status != 201 || m.requests()[0].body != large {
 		t.Errorf("PUT over TLS = %d %s, want 201", got.status, got.body)
 	}
-	stranger := startProxy(t, func(cfg *Config) { cfg.TLS = &tls.Config{RootCAs: x509.NewCertPool()} }, nil, m.URL)
+	stranger := startProxy(t, func(cfg *Config) { cfg.TLS = func() *tls.Config { return &tls.Config{RootCAs: x509.NewCertPool()} } }, nil, m.URL)
 	if got := stranger.do(t, "PUT", "/keys/a", "value=1"); got.status != 503 {
 		t.Errorf("PUT with an unknown CA = %d %s, want 503", got.status, got.body)
 	}
@@ -287,7 +335,7 @@ func FuzzMemberList(f *testing.F) {
 		if err := m.replace("", list); err != nil {
 			return
 		}
-		for _, e := range m.candidates() {
+		for _, e := range m.candidates("") {
 			if _, err := parseEndpoint(e.url()); err != nil {
 				t.Errorf("endpoint %q is none: %v", e.url(), err)
 			}

@@ -35,14 +35,16 @@ type Config struct {
 	// and whenever no known member answers, by one goroutine, with a context
 	// that ends after some seconds or with the proxy.
 	Bootstrap func(ctx context.Context) ([]string, error)
-	// TLS is used with https members. It is cloned, its callbacks are kept; an
-	// empty ServerName stands for the host of the member's URL. nil: verified
-	// against the roots of the system.
-	TLS *tls.Config
+	// TLS is asked for the configuration of each connection to an https member,
+	// so that certificates and authorities can change; what it returns is the
+	// proxy's, and an empty ServerName stands for the host of the member's URL.
+	// nil: verified against the roots of the system.
+	TLS func() *tls.Config
 	// Self lists the URLs at which the proxy itself can be reached. A member
 	// that claims one of them is not used.
 	Self []string
-	// Refresh is the time between two looks at the member list.
+	// Refresh is the time between two looks at the member list; it is shorter
+	// while no member answers or one has not published its client URLs.
 	// 0: [DefaultRefresh].
 	Refresh time.Duration
 	// Timeout is the request timeout of the members. A member that takes
@@ -68,6 +70,7 @@ type limits struct {
 	pauseMin   time.Duration // first pause of a member that failed
 	pauseMax   time.Duration // longest pause of such a member
 	lostMax    time.Duration // longest pause between searches for any member
+	start      time.Duration // longest time between two looks while a member has yet to start
 	urgent     time.Duration // shortest time between two looks that requests ask for
 	bodyBase   time.Duration // for a client to send a body of no size
 	bodyStep   time.Duration // added for every bodyStepBytes that have arrived
@@ -117,6 +120,7 @@ func defaultLimits(timeout time.Duration) limits {
 		pauseMin:   100 * time.Millisecond,
 		pauseMax:   10 * time.Second,
 		lostMax:    2 * time.Second,
+		start:      2 * time.Second,
 		urgent:     time.Second,
 		bodyBase:   10 * time.Second,
 		bodyStep:   time.Second,

@@ -80,7 +80,7 @@ func (p *Proxy) look(ctx context.Context) error {
 	if len(urls) == 0 {
 		return errors.New("the bootstrap peers know no client URL")
 	}
-	p.members.seed(urls)
+	p.members.learn(urls)
 	if !p.adopt(ctx) {
 		return fmt.Errorf("none of the members that the bootstrap peers know answers: %q", urls)
 	}
@@ -89,7 +89,7 @@ func (p *Proxy) look(ctx context.Context) error {
 
 // adopt takes over the list of the first member that tells one.
 func (p *Proxy) adopt(ctx context.Context) bool {
-	for _, e := range p.members.candidates() {
+	for _, e := range p.members.candidates("") {
 		if ctx.Err() != nil {
 			return false
 		}

@@ -40,6 +40,8 @@ func isSafe(method string) bool {
 
 // outgoing is a request as members get it.
 type outgoing struct {
+	// from is the client's end of its connection, by which members are chosen.
+	from   string
 	method string
 	// path and query are as the client wrote them; asked tells that there was a
 	// question mark.
@@ -56,7 +58,7 @@ func newOutgoing(r *http.Request, chain string) (*outgoing, error) {
 	if r.Method == http.MethodConnect {
 		return nil, nil
 	}
-	out := &outgoing{method: r.Method, host: r.Host}
+	out := &outgoing{from: r.RemoteAddr, method: r.Method, host: r.Host}
 	target := r.RequestURI
 	if !strings.HasPrefix(target, "/") && target != "*" {
 		_, rest, ok := strings.Cut(target, "://")
@@ -167,7 +169,7 @@ const (
 func (p *Proxy) send(ctx context.Context, out *outgoing) (*http.Response, error) {
 	end := time.Now().Add(p.limits.search)
 	failure := errNobody
-	for _, e := range p.members.candidates() {
+	for _, e := range p.members.candidates(out.from) {
 		for tries := 1; ; tries++ {
 			resp, f, err := p.try(ctx, e, out)
 			if f == answered {

@@ -136,7 +136,7 @@ func openEngine(b *testing.B, m deimos.Member, meta raftpb.SnapshotMetadata) (*r
 	if err != nil {
 		b.Fatal(err)
 	}
-	t, err := transport.NewHTTP(transport.Config{ClusterID: 1, MemberID: m.ID, PeerURLs: m.PeerURLs, SnapDir: snapDir, Receiver: node})
+	t, err := transport.NewHTTP(transport.Config{ClusterID: 1, MemberID: m.ID, Incarnation: deimos.Incarnation{1}, PeerURLs: m.PeerURLs, SnapDir: snapDir, Receiver: node})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -2,12 +2,9 @@ package transport
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -15,8 +12,6 @@ import (
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
-
-	"github.com/marsevilspirit/deimos"
 )
 
 func TestCallIsAnswered(t *testing.T) {
@@ -175,120 +170,6 @@ func TestAnswerIsChecked(t *testing.T) {
 				t.Errorf("Call() is ErrNotSent: %t", got)
 			}
 		})
-	}
-}
-
-func TestMembersAreListedForThoseThatAreNone(t *testing.T) {
-	for _, tt := range []struct {
-		name         string
-		mine, theirs int // numbers of secrets, 0 for none
-		want         string
-	}{
-		{"no secret", 0, 0, ""},
-		{"the same secret", 1, 1, ""},
-		{"another secret", 1, 2, "does not prove"},
-		{"a secret at one end", 1, 0, "does not prove"},
-		{"a secret at the other end", 0, 1, "secret"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			r := newHTTPRig(t)
-			var cfg ClientConfig
-			if tt.mine > 0 {
-				cfg.Secret = secretNo(t, tt.mine)
-			}
-			if tt.theirs > 0 {
-				r.secret = secretNo(t, tt.theirs)
-			}
-			r.list(deimos.Member{ID: 0xabc, PeerURLs: []string{"http://127.0.0.1:1"}})
-			r.start(t, 1)
-			c := NewClient(cfg)
-			defer c.Close()
-			for range 2 {
-				got, err := c.Members(t.Context(), r.url(t, 1))
-				if tt.want != "" {
-					if err == nil || !strings.Contains(err.Error(), tt.want) {
-						t.Errorf("Members() = %v, want an error with %q", err, tt.want)
-					}
-					continue
-				}
-				if err != nil || got.ClusterID != 0xc1 || got.MemberID != 1 || len(got.Members) != 1 || got.Members[0].ID != 0xabc {
-					t.Errorf("Members() = %+v, %v, want member abc of cluster c1, as member 1 says", got, err)
-				}
-			}
-		})
-	}
-}
-
-func TestMembersAreListedOverTLS(t *testing.T) {
-	r := newHTTPRig(t)
-	r.secret = secretNo(t, 1)
-	r.list(deimos.Member{ID: 2})
-	h, err := NewHTTP(r.config(t, 1, newRecorder()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer h.Stop()
-	for _, tt := range []struct {
-		name    string
-		trusted bool
-		version uint16 // of the server, at most
-		want    string
-	}{
-		{"trusted", true, tls.VersionTLS13, ""},
-		{"not trusted", false, tls.VersionTLS13, "certificate"},
-		{"old", true, tls.VersionTLS12, "protocol version"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			srv := httptest.NewUnstartedServer(h.Handler())
-			srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
-			srv.TLS = &tls.Config{MaxVersion: tt.version}
-			srv.StartTLS()
-			defer srv.Close()
-			cfg := ClientConfig{Secret: r.secret}
-			if tt.trusted {
-				roots := x509.NewCertPool()
-				roots.AddCert(srv.Certificate())
-				cfg.TLS = &tls.Config{RootCAs: roots}
-			}
-			c := NewClient(cfg)
-			defer c.Close()
-			got, err := c.Members(t.Context(), srv.URL)
-			if tt.want == "" && (err != nil || len(got.Members) != 1) || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
-				t.Errorf("Members() = %v, %v, want an error with %q", got, err, tt.want)
-			}
-		})
-	}
-}
-
-func TestMemberListThatIsNoneIsRefused(t *testing.T) {
-	for _, tt := range []struct{ name, body, want string }{
-		{"no JSON", "<p>", "list of members"},
-		{"empty", `{"members":[]}`, "empty"},
-		{"no id", `{"members":[{"name":"x"}]}`, "no member id"},
-		{"id 0", `{"members":[{"id":"0"}]}`, "no member id"},
-		{"bad id", `{"members":[{"id":"xyz"}]}`, `"xyz"`},
-		{"too long", `{"members":[{"id":"1","name":"` + strings.Repeat("x", membersMaxBytes) + `"}]}`, "status 500"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			r := newHTTPRig(t)
-			cfg := r.config(t, 1, newRecorder())
-			cfg.Members = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, tt.body) })
-			h, err := NewHTTP(cfg)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer h.Stop()
-			srv := httptest.NewServer(h.Handler())
-			defer srv.Close()
-			c := NewClient(ClientConfig{})
-			defer c.Close()
-			if _, err := c.Members(t.Context(), srv.URL); err == nil || !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("Members() = %.200v, want an error with %q", err, tt.want)
-			}
-		})
-	}
-	if _, err := NewClient(ClientConfig{}).Members(t.Context(), "ftp://x"); err == nil || !strings.Contains(err.Error(), "ftp://x") {
-		t.Errorf("Members(ftp://x) = %v, want an error that names it", err)
 	}
 }
 

@@ -198,9 +198,6 @@ func (n *nonces) spend(text string, timeMS, oldestMS int64) bool {
 		delete(n.used, first.text)
 		n.floorMS = max(n.floorMS, first.timeMS) // also when our clock is set back
 	}
-	if timeMS <= n.floorMS {
-		return false
-	}
 	n.used[text] = true
 	n.queue = append(n.queue, nonce{text, timeMS})
 	return true

@@ -94,9 +94,11 @@ type Config struct {
 	// Secret is what the members prove to each other that they know. nil: none;
 	// whoever reaches the peer port is believed.
 	Secret *Secret
-	// TLS is for peers with https URLs; it is cloned. nil: the roots of the
-	// system and TLS 1.3. The owner of the listeners does the serving side.
-	TLS *tls.Config
+	// TLS is asked for the configuration of each connection to an https URL, so
+	// that certificates and authorities can change; what it returns is the
+	// transport's. nil: the roots of the system and TLS 1.3. The owner of the
+	// listeners does the serving side.
+	TLS func() *tls.Config
 	// Answer answers the calls of members, each on a goroutine of its own, at
 	// most 64 at one time. ctx ends when the caller is gone and at Stop, which
 	// waits for Answer to return. At most 64 KiB travel either way. nil: calls

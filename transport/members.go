@@ -35,9 +35,8 @@ type MembersInfo struct {
 type ClientConfig struct {
 	// Secret is the peer secret of the cluster. nil: none.
 	Secret *Secret
-	// TLS is for https URLs; it is cloned. nil: the roots of the system and
-	// TLS 1.3.
-	TLS *tls.Config
+	// TLS is as that of [Config].
+	TLS func() *tls.Config
 	// DialTimeout bounds one attempt to connect. 0: 2 s.
 	DialTimeout time.Duration
 }

@@ -28,7 +28,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		}, []string{"to"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "deimos_peer_messages_refused_total",
-			Help: "Messages and requests from peers that were refused.",
+			Help: "Messages and requests from peers that were refused. With the reason run, the sender tries again at once.",
 		}, []string{"reason"}),
 		snapshots: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "deimos_peer_snapshots_sent_total",

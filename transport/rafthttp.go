@@ -53,55 +53,35 @@ type clients struct {
 	calls *http.Transport
 }
 
-func newClients(dialTimeout time.Duration, tlsConfig *tls.Config) *clients {
-	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: idleTimeout}
-	dial := func(readTimeout, writeTimeout time.Duration) func(context.Context, string, string) (net.Conn, error) {
-		return func(ctx context.Context, network, addr string) (net.Conn, error) {
-			c, err := dialer.DialContext(ctx, network, addr)
-			if err != nil {
-				return nil, err
-			}
-			return timedConn{c, readTimeout, writeTimeout}, nil
-		}
+func newClients(dialTimeout time.Duration, tlsConfig func() *tls.Config) *clients {
+	if tlsConfig == nil {
+		tlsConfig = func() *tls.Config { return &tls.Config{MinVersion: tls.VersionTLS13} }
 	}
-	config := func() *tls.Config {
-		if tlsConfig == nil {
-			return &tls.Config{MinVersion: tls.VersionTLS13}
-		}
-		c := tlsConfig.Clone()
-		if c.MinVersion == 0 {
-			c.MinVersion = tls.VersionTLS13
-		}
-		return c
-	}
+	d := &peerDialer{net.Dialer{Timeout: dialTimeout, KeepAlive: idleTimeout}, tlsConfig}
 	return &clients{
 		streams: &http.Transport{
-			DialContext:           dial(idleTimeout, idleTimeout),
-			TLSClientConfig:       config(),
-			TLSHandshakeTimeout:   idleTimeout,
+			DialContext:           d.dial(idleTimeout, idleTimeout),
+			DialTLSContext:        d.dialTLS(idleTimeout, idleTimeout),
 			ResponseHeaderTimeout: idleTimeout,
 			MaxIdleConnsPerHost:   -1, // a stream's connection is not fit for a second one
 		},
 		messages: &http.Transport{
-			DialContext:           dial(0, idleTimeout),
-			TLSClientConfig:       config(),
-			TLSHandshakeTimeout:   idleTimeout,
+			DialContext:           d.dial(0, idleTimeout),
+			DialTLSContext:        d.dialTLS(0, idleTimeout),
 			ResponseHeaderTimeout: idleTimeout,
 			MaxIdleConnsPerHost:   4, // rafthttp posts with four workers
 			IdleConnTimeout:       time.Minute,
 		},
 		snapshots: &http.Transport{
-			DialContext:           dial(0, 0),
-			TLSClientConfig:       config(),
-			TLSHandshakeTimeout:   idleTimeout,
+			DialContext:           d.dial(0, 0),
+			DialTLSContext:        d.dialTLS(0, 0),
 			ExpectContinueTimeout: idleTimeout,
 			MaxIdleConnsPerHost:   -1,
 		},
 		calls: &http.Transport{
-			DialContext:         dial(0, idleTimeout),
-			TLSClientConfig:     config(),
-			TLSHandshakeTimeout: idleTimeout,
-			DisableKeepAlives:   true, // it must be known whether a request has left
+			DialContext:       d.dial(0, idleTimeout),
+			DialTLSContext:    d.dialTLS(0, idleTimeout),
+			DisableKeepAlives: true, // it must be known whether a request has left
 		},
 	}
 }
@@ -110,6 +90,51 @@ func newClients(dialTimeout time.Duration, tlsConfig *tls.Config) *clients {
 func (c *clients) close() {
 	for _, t := range []*http.Transport{c.streams, c.messages, c.snapshots, c.calls} {
 		t.CloseIdleConnections()
+	}
+}
+
+// peerDialer opens the connections to peers.
+type peerDialer struct {
+	net.Dialer
+	config func() *tls.Config // of one connection
+}
+
+type dialFunc = func(ctx context.Context, network, addr string) (net.Conn, error)
+
+// dial returns a function that opens plain connections with these timeouts.
+func (d *peerDialer) dial(readTimeout, writeTimeout time.Duration) dialFunc {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := d.DialContext(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return timedConn{c, readTimeout, writeTimeout}, nil
+	}
+}
+
+// dialTLS does the same with TLS on top.
+func (d *peerDialer) dialTLS(readTimeout, writeTimeout time.Duration) dialFunc {
+	dial := d.dial(readTimeout, writeTimeout)
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		config := d.config()
+		if config.ServerName == "" {
+			if config.ServerName, _, err = net.SplitHostPort(addr); err != nil {
+				return nil, errors.Join(err, c.Close())
+			}
+		}
+		config.MinVersion = max(config.MinVersion, tls.VersionTLS13)
+		tc := tls.Client(c, config)
+		ctx, cancel := context.WithTimeout(ctx, idleTimeout)
+		defer cancel()
+		if err := tc.HandshakeContext(ctx); err != nil {
+			_ = c.Close() // the handshake's error says what is wrong
+			return nil, fmt.Errorf("TLS handshake with %s: %w", addr, err)
+		}
+		return tc, nil
 	}
 }
 

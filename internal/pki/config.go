@@ -1,20 +1,13 @@
 package pki
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
-	"time"
 )
-
-// HandshakeTimeout is how long a connection that [Source.DialTLS] opened may
-// take for its handshake.
-const HandshakeTimeout = 5 * time.Second
 
 // cipherSuites are those of TLS 1.2 that authenticate what they encrypt and
 // keep old traffic secret when a key is lost. TLS 1.3 has no others.
@@ -56,8 +49,7 @@ func (s *Source) serverConfig(m *material) *tls.Config {
 // CA as it is now. A handshake with it presents the newest certificate, if
 // there is one, and fails when the authority of the server has been taken out
 // of the CA file since; an authority that was added since it does not know.
-// Whoever opens connections for longer asks for a new one each time, or lets
-// [Source.DialTLS] do so.
+// Whoever opens connections for longer asks for a new one each time.
 func (s *Source) ClientConfig() *tls.Config {
 	m := s.latest()
 	config := s.baseConfig()
@@ -142,45 +134,3 @@ func (s *Source) checkNames(state tls.ConnectionState) error {
 	return &NameError{Names: names}
 }
 
-// DialFunc opens a connection, as [net.Dialer.DialContext] does.
-type DialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
-
-// DialTLS returns a function that opens a connection with dial and does the
-// handshake on it, as a new ClientConfig asks for, in at most
-// HandshakeTimeout. It is made for the field DialTLSContext of an
-// [net/http.Transport], which then follows the files. The connections are of
-// type *[tls.Conn]; those that fail are closed. Nil stands for the dialer of
-// package net.
-func (s *Source) DialTLS(dial DialFunc) DialFunc {
-	if dial == nil {
-		dial = new(net.Dialer).DialContext
-	}
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		host, _, err := net.SplitHostPort(address)
-		if err != nil {
-			return nil, fmt.Errorf("pki: dial %s: %w", address, err)
-		}
-		raw, err := dial(ctx, network, address)
-		if err != nil {
-			return nil, err
-		}
-		config := s.ClientConfig()
-		config.ServerName = host
-		conn := tls.Client(raw, config)
-		ctx, cancel := context.WithTimeout(ctx, HandshakeTimeout)
-		defer cancel()
-		if err := conn.HandshakeContext(ctx); err != nil {
-			return nil, errors.Join(fmt.Errorf("pki: handshake with %s: %w", address, err), closeQuietly(raw))
-		}
-		return conn, nil
-	}
-}
-
-// closeQuietly closes a connection whose handshake failed, which crypto/tls
-// may have closed already.
-func closeQuietly(c net.Conn) error {
-	if err := c.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
-		return err
-	}
-	return nil
-}

@@ -119,7 +119,7 @@ func TestAServerLogsWhyHandshakesFail(t *testing.T) {
 
 	dial := func(f Files) {
 		t.Helper()
-		conn, err := r.open(t, f, PortClient).DialTLS(nil)(t.Context(), "tcp", address)
+		conn, err := dialTLS(r.open(t, f, PortClient), new(net.Dialer).DialContext)(t.Context(), "tcp", address)
 		if err != nil {
 			return
 		}

@@ -1,11 +1,9 @@
 package pki
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"net"
 	"slices"
 	"testing"
 	"time"
@@ -237,36 +235,5 @@ func TestNameErrorSaysWhichNamesThereWere(t *testing.T) {
 	}
 	if want := []string{"localhost", "n9"}; !slices.Equal(nameErr.Names, want) {
 		t.Errorf("Names = %q, want %q", nameErr.Names, want)
-	}
-}
-
-func TestDialTLSReportsWhatKeptItFromAConnection(t *testing.T) {
-	s := newRig().open(t, Files{}, PortClient)
-	refused := errors.New("refused")
-	failing := func(context.Context, string, string) (net.Conn, error) { return nil, refused }
-	if _, err := s.DialTLS(failing)(t.Context(), "tcp", "n1:443"); !errors.Is(err, refused) {
-		t.Errorf("DialTLS: error = %v, want %v", err, refused)
-	}
-	if _, err := s.DialTLS(nil)(t.Context(), "tcp", "n1"); err == nil {
-		t.Error("DialTLS of an address without a port: no error")
-	}
-}
-
-func TestDialTLSEndsWithItsContextAndClosesTheConnection(t *testing.T) {
-	s := newRig().open(t, Files{}, PortClient)
-	ours, theirs := net.Pipe()
-	defer theirs.Close()
-	ctx, cancel := context.WithCancel(t.Context())
-	go func() {
-		if _, err := theirs.Read(make([]byte, 1)); err == nil { // the handshake has begun
-			cancel()
-		}
-	}()
-	silent := func(context.Context, string, string) (net.Conn, error) { return ours, nil }
-	if _, err := s.DialTLS(silent)(ctx, "tcp", "n1:443"); !errors.Is(err, context.Canceled) {
-		t.Errorf("DialTLS: error = %v, want %v", err, context.Canceled)
-	}
-	if _, err := ours.Write([]byte("x")); err == nil {
-		t.Error("the connection is open after its handshake failed")
 	}
 }

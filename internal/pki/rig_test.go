@@ -302,7 +302,7 @@ func connect(t testing.TB, config *tls.Config, dial func(ctx context.Context, ad
 // the server is.
 func dialAs(s *Source, host string) func(context.Context, string) (net.Conn, error) {
 	return func(ctx context.Context, address string) (net.Conn, error) {
-		dial := s.DialTLS(func(ctx context.Context, network, _ string) (net.Conn, error) {
+		dial := dialTLS(s, func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, network, address)
 		})
 		return dial(ctx, "tcp", net.JoinHostPort(host, "443"))
@@ -330,3 +330,25 @@ func checkError(t testing.TB, who string, err error, want string) {
 		t.Errorf("%s: error = %v, want %q", who, err, want)
 	}
 }
+
+// dialTLS returns a function that opens a connection and does the handshake as
+// a new ClientConfig asks for, the way those do who use this package.
+func dialTLS(s *Source, dial dialFunc) dialFunc {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		raw, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		config := s.ClientConfig()
+		if config.ServerName, _, err = net.SplitHostPort(address); err != nil {
+			return nil, err
+		}
+		conn := tls.Client(raw, config)
+		if err := conn.HandshakeContext(ctx); err != nil {
+			return nil, errors.Join(err, raw.Close())
+		}
+		return conn, nil
+	}
+}
+
+type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
