@@ -46,11 +46,15 @@ type collector struct {
 
 var descs = struct {
 	hasLeader, isLeader, leaderChanges    *prometheus.Desc
+	isLearner, voters, learners           *prometheus.Desc
 	committed, applied, failed, pending   *prometheus.Desc
 	index, nodes, watchers, expires, term *prometheus.Desc
 }{
 	hasLeader:     desc("server_has_leader", "1 while a leader is known, else 0."),
 	isLeader:      desc("server_is_leader", "1 while this member leads, else 0."),
+	isLearner:     desc("server_is_learner", "1 while this member is a learner, else 0."),
+	voters:        desc("cluster_voters", "Voting members in the member list."),
+	learners:      desc("cluster_learners", "Learners in the member list."),
 	leaderChanges: desc("server_leader_changes_total", "Leaders that this process has seen."),
 	committed:     desc("server_proposals_committed_total", "Raft index up to which the log is committed."),
 	applied:       desc("server_proposals_applied_total", "Raft index up to which the log is applied."),
@@ -81,6 +85,18 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(descs.hasLeader, boolValue(st.Leader != 0))
 	gauge(descs.isLeader, boolValue(st.IsLeader()))
+	voters, learners, isLearner := 0, 0, false
+	for _, m := range c.machine.Members() {
+		if m.IsLearner {
+			learners++
+			isLearner = isLearner || m.ID == st.ID
+		} else {
+			voters++
+		}
+	}
+	gauge(descs.isLearner, boolValue(isLearner))
+	gauge(descs.voters, float64(voters))
+	gauge(descs.learners, float64(learners))
 	counter(descs.leaderChanges, float64(st.LeaderChanges))
 	counter(descs.committed, float64(st.Committed))
 	counter(descs.applied, float64(st.Applied))
