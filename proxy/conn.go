@@ -47,7 +47,7 @@ func newTransport(config func() *tls.Config, l *limits) *http.Transport {
 		if err != nil {
 			return nil, &dialError{err}
 		}
-		return &memberConn{Conn: conn, limit: l.memberIO}, nil
+		return &memberConn{Conn: conn, plain: conn, limit: l.memberIO}, nil
 	}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
@@ -80,6 +80,7 @@ func newTransport(config func() *tls.Config, l *limits) *http.Transport {
 // was not sent is told from one that may have been.
 type memberConn struct {
 	net.Conn
+	plain net.Conn      // the same below TLS
 	limit time.Duration // for one write
 	// broken tells that the connection failed or ended, as opposed to a request
 	// that could not be put into words.
@@ -165,6 +166,14 @@ func (c *memberConn) mark() int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.sent
+}
+
+// check condemns a connection that had been idle if the member has closed it,
+// which net/http may not have noticed yet.
+func (c *memberConn) check() {
+	if hasInput(c.plain) {
+		c.condemn(c.mark())
+	}
 }
 
 // condemn reports whether nothing was written since mark, and if so makes sure

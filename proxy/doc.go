@@ -18,10 +18,11 @@
 //
 // # Which member
 //
-// Connections of clients are spread over the members that answer, learners
-// included, and the requests of one connection go to the same member as long as
-// it does: what a client wrote, it reads on the same connection, also with local
-// reads. A member that fails is put aside for a pause that grows from 100 ms to
+// Clients are spread, by their addresses, over the members that answer,
+// learners included, and the requests from one address go to the same member as
+// long as it does: what a client wrote, it reads, also with local reads and
+// watches, as it would without a proxy. Each proxy spreads them its own way, so
+// proxies that serve one host each use all members together. A member that fails is put aside for a pause that grows from 100 ms to
 // 10 s, at whose end the proxy itself asks it; requests turn to such members
 // when no other is left. The member list comes from Bootstrap and then from the
 // members.
@@ -59,9 +60,10 @@
 // Each client of a shared stream has a queue of 1024 events or 1 MiB, like a
 // watcher of a member. A client that lets it overflow gets what is queued and
 // then the end of its body; the others do not notice. The upstream watch ends
-// with its last client. A watch whose member is lost ends with the ordinary end
-// of its body after a whole event, and its client resumes as it does when a
-// member stops. A shared watch ends with its upstream, so a client that joined
+// with its last client. A watch whose member is lost goes on at another one
+// behind the last whole event, by its index; where that cannot be done, it ends
+// with the ordinary end of its body after a whole event, and its client resumes
+// as it does when a member stops. A shared watch ends with its upstream, so a client that joined
 // late sees the end before a whole watch timeout has passed.
 //
 // # Goroutines

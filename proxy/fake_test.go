@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -347,4 +349,23 @@ func deadURL(t *testing.T) string {
 		t.Fatalf("Close() = %v, want nil", err)
 	}
 	return "http://" + addr
+}
+
+// prefer makes a client URL the first one for clients of the loopback interface,
+// unless it has failed.
+func (m *members) prefer(url string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for {
+		first, least := "", uint64(math.MaxUint64)
+		for _, e := range m.endpoints {
+			if w := m.weight("127.0.0.1", e); w <= least {
+				first, least = e.url(), w
+			}
+		}
+		if first == url {
+			return
+		}
+		m.seed = maphash.MakeSeed()
+	}
 }

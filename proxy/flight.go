@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 	"sync"
 	"time"
@@ -27,6 +28,9 @@ const (
 	// frameMaxBytes bounds one event: two values of the largest size that a
 	// member can be set to, every byte escaped, and room for the rest.
 	frameMaxBytes = 128 << 20
+	// resumesMax is how often an upstream watch is taken up again after its
+	// member was lost.
+	resumesMax = 16
 	// answerMaxBytes bounds the answer to a watch that is not a stream.
 	answerMaxBytes = 1 << 20
 )
@@ -203,7 +207,7 @@ func (f *flight) run(ctx context.Context, out *outgoing) {
 		f.begin(answerHead{err: err})
 		return
 	}
-	defer resp.Body.Close()
+	defer func() { p.closeBody(resp) }()
 	head := answerHead{status: resp.StatusCode, header: resp.Header}
 	if resp.StatusCode != http.StatusOK || resp.ContentLength >= 0 {
 		head.complete = true
@@ -214,10 +218,71 @@ func (f *flight) run(ctx context.Context, out *outgoing) {
 		return
 	}
 	f.begin(head)
-	if err := f.pump(ctx, resp.Body); err != nil && ctx.Err() == nil {
+	for range resumesMax {
+		err := f.pump(ctx, resp.Body)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
 		p.metrics.failures.Inc()
 		p.log.Debug("watch of a member broke", "error", err)
+		next := f.resume(ctx, out)
+		if next == nil {
+			return
+		}
+		p.closeBody(resp)
+		resp = next
 	}
+}
+
+// closeBody gives up what is left of an answer.
+func (p *Proxy) closeBody(resp *http.Response) {
+	if err := resp.Body.Close(); err != nil {
+		p.log.Debug("answer of a member not closed", "error", err)
+	}
+}
+
+// resume opens the watch again behind the last whole event, at any member, or
+// returns nil if that cannot be done.
+func (f *flight) resume(ctx context.Context, out *outgoing) *http.Response {
+	at, ok := f.resumeAt()
+	if !ok {
+		return nil
+	}
+	again := *out
+	query, err := url.ParseQuery(out.query)
+	if err != nil {
+		return nil
+	}
+	query.Set(deimos.ParamWaitIndex, strconv.FormatUint(at, 10))
+	again.query = query.Encode()
+	if f.events {
+		again.header = out.header.Clone()
+		again.header.Set(headerLastEventID, strconv.FormatUint(at-1, 10))
+	}
+	resp, err := f.table.p.send(ctx, &again)
+	if err != nil {
+		return nil
+	}
+	if resp.StatusCode != f.head.status || resp.Header.Get("Content-Type") != f.head.header.Get("Content-Type") {
+		// The history is gone, say. The client will be told when it asks.
+		f.table.p.closeBody(resp)
+		return nil
+	}
+	return resp
+}
+
+// resumeAt returns the index from which on nothing was given out; it is above 0.
+func (f *flight) resumeAt() (uint64, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.begun {
+		known := f.indexKnown()
+		return f.index + 1, known
+	}
+	if start := f.spec.start(f.events); start > 0 {
+		return start, true
+	}
+	return f.index + 1, !f.alone
 }
 
 // begin publishes the head of the answer. A stream that starts inside the

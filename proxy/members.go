@@ -110,14 +110,18 @@ func (m *members) candidates(from string) []*endpoint {
 	case len(all) < 2:
 	case from != "":
 		// A member that fails moves only those who had it first.
-		weight := func(e *endpoint) uint64 { return maphash.Comparable(m.seed, [2]string{from, e.member}) }
-		slices.SortFunc(all, func(a, b *endpoint) int { return cmp.Compare(weight(a), weight(b)) })
+		slices.SortFunc(all, func(a, b *endpoint) int { return cmp.Compare(m.weight(from, a), m.weight(from, b)) })
 	default:
 		m.turn = (m.turn + 1) % len(all)
 		all = slices.Concat(all[m.turn:], all[:m.turn])
 	}
 	slices.SortStableFunc(failed, func(a, b *endpoint) int { return a.retryAt.Compare(b.retryAt) })
 	return append(append(all, other...), failed...)
+}
+
+// weight is how little a client is drawn to a member. The mutex is held.
+func (m *members) weight(from string, e *endpoint) uint64 {
+	return maphash.Comparable(m.seed, [2]string{from, e.member})
 }
 
 // up notes that e answered.

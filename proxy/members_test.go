@@ -18,7 +18,7 @@ import (
 	"github.com/marsevilspirit/deimos"
 )
 
-func TestConnectionsAreSpreadOverMembersAndStayWithOne(t *testing.T) {
+func TestClientsAreSpreadOverMembersAndStayWithOne(t *testing.T) {
 	c := new(cluster)
 	var all []*fakeMember
 	var urls []string
@@ -29,30 +29,34 @@ func TestConnectionsAreSpreadOverMembersAndStayWithOne(t *testing.T) {
 	c.set(urls...)
 	p := startProxy(t, nil, nil, urls[0])
 	p.knows(t, 3)
-	const connections, requests = 60, 3
-	for i := range connections {
-		for range requests {
-			p.do(t, "PUT", fmt.Sprintf("/keys/%d", i), "value=1")
+	const clients, requests = 60, 3
+	for i := range clients {
+		for port := range requests {
+			r := httptest.NewRequest("PUT", fmt.Sprintf("/keys/%d", i), strings.NewReader("value=1"))
+			r.RemoteAddr = fmt.Sprintf("10.0.0.%d:%d", i, 1000+port)
+			w := httptest.NewRecorder()
+			if p.ServeHTTP(w, r); w.Code != 201 {
+				t.Fatalf("PUT = %d %s, want 201", w.Code, w.Body)
+			}
 		}
-		p.transport.CloseIdleConnections()
 	}
 	for i, m := range all {
 		served := make(map[string]int)
 		for _, s := range m.requests() {
 			served[s.target]++
 		}
-		if n := len(served); n < connections/10 {
-			t.Errorf("member %d serves %d connections of %d, want a fair share", i, n, connections)
+		if n := len(served); n < clients/10 {
+			t.Errorf("member %d serves %d clients of %d, want a fair share", i, n, clients)
 		}
 		for target, n := range served {
 			if n != requests {
-				t.Errorf("member %d got %d requests for %s, want all %d of their connection", i, n, target, requests)
+				t.Errorf("member %d got %d requests for %s, want all %d of their client", i, n, target, requests)
 			}
 		}
 	}
 }
 
-func TestFailedMemberMovesOnlyItsOwnConnections(t *testing.T) {
+func TestFailedMemberMovesOnlyItsOwnClients(t *testing.T) {
 	l := defaultLimits(DefaultTimeout)
 	m, err := newMembers(nil, &l, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -61,14 +65,14 @@ func TestFailedMemberMovesOnlyItsOwnConnections(t *testing.T) {
 	m.learn([]string{"http://h:1", "http://h:2", "http://h:3"})
 	before := make(map[string]*endpoint)
 	for i := range 100 {
-		from := fmt.Sprintf("10.0.0.1:%d", i)
+		from := fmt.Sprintf("10.0.0.%d", i)
 		before[from] = m.candidates(from)[0]
 	}
-	failed := before["10.0.0.1:0"]
+	failed := before["10.0.0.0"]
 	m.down(failed, errors.New("x"))
 	for from, e := range before {
 		if now := m.candidates(from)[0]; (now == e) != (e != failed) {
-			t.Errorf("connection from %s went from %s to %s while %s failed", from, e.url(), now.url(), failed.url())
+			t.Errorf("client %s went from %s to %s while %s failed", from, e.url(), now.url(), failed.url())
 		}
 	}
 }
@@ -79,11 +83,15 @@ func TestStoppedMemberCostsNoRequest(t *testing.T) {
 	c.set(a.URL, b.URL)
 	p := startProxy(t, nil, nil, a.URL)
 	p.knows(t, 2)
+	first := p.members.candidates("127.0.0.1")[0].url()
 	for i := range 40 {
 		if i == 20 {
-			a.Close()
+			for _, m := range []*fakeMember{a, b} {
+				if m.URL == first {
+					m.Close()
+				}
+			}
 		}
-		p.transport.CloseIdleConnections() // so that the next one goes anywhere
 		if got := p.do(t, "PUT", "/keys/a", "value=1"); got.status != 201 {
 			t.Errorf("PUT %d = %d %s, want 201", i, got.status, got.body)
 		}

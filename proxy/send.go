@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
@@ -40,7 +41,7 @@ func isSafe(method string) bool {
 
 // outgoing is a request as members get it.
 type outgoing struct {
-	// from is the client's end of its connection, by which members are chosen.
+	// from is the client's address without the port, by which members are chosen.
 	from   string
 	method string
 	// path and query are as the client wrote them; asked tells that there was a
@@ -58,7 +59,11 @@ func newOutgoing(r *http.Request, chain string) (*outgoing, error) {
 	if r.Method == http.MethodConnect {
 		return nil, nil
 	}
-	out := &outgoing{from: r.RemoteAddr, method: r.Method, host: r.Host}
+	from, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		from = r.RemoteAddr
+	}
+	out := &outgoing{from: from, method: r.Method, host: r.Host}
 	target := r.RequestURI
 	if !strings.HasPrefix(target, "/") && target != "*" {
 		_, rest, ok := strings.Cut(target, "://")
@@ -218,6 +223,9 @@ func (p *Proxy) try(ctx context.Context, e *endpoint, out *outgoing) (*http.Resp
 		GotConn: func(info httptrace.GotConnInfo) {
 			conn, _ = info.Conn.(*memberConn)
 			mark, used = conn.mark(), info.Reused
+			if used && !isSafe(out.method) {
+				conn.check()
+			}
 		},
 	}), e)
 	if err != nil {

@@ -388,37 +388,6 @@ func TestSlowReaderOfASharedStreamIsCutAndOthersAreNot(t *testing.T) {
 	}
 }
 
-func TestQueueOfAViewerIsBounded(t *testing.T) {
-	for _, tt := range []struct {
-		name        string
-		size, taken int
-	}{
-		{"count", 10, queueMax},
-		{"bytes", queueMaxBytes / 4, 4},
-		{"one large event", 2 * queueMaxBytes, 1},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			p, err := New(Config{Bootstrap: func(context.Context) ([]string, error) { return nil, nil }})
-			if err != nil {
-				t.Fatalf("New() = %v, want nil", err)
-			}
-			f := &flight{table: p.watches, spec: watchSpec{stream: true}, viewers: make(map[*viewer]struct{}), room: make(chan struct{}, 1)}
-			v := f.join()
-			for range tt.taken {
-				if err := f.give(t.Context(), make([]byte, tt.size)); err != nil || v.ended {
-					t.Fatalf("give() = %v, ended %t, want room", err, v.ended)
-				}
-			}
-			if err := f.give(t.Context(), []byte("x")); err != nil || !v.ended {
-				t.Fatalf("give() = %v, ended %t, want the end", err, v.ended)
-			}
-			if frames, ended := v.take(); len(frames) != tt.taken || !ended {
-				t.Errorf("take() = %d frames, %t, want %d and the end", len(frames), ended, tt.taken)
-			}
-		})
-	}
-}
-
 func TestUpstreamEndsWithItsLastClient(t *testing.T) {
 	for _, target := range []string{"/keys/a?wait=true", "/keys/a?wait=true&stream=true", "/keys/a?wait=true&stream=true&waitIndex=2"} {
 		t.Run(target, func(t *testing.T) {
@@ -462,15 +431,59 @@ func (p *testProxy) viewers() int {
 	return n
 }
 
-func TestLostMemberEndsWatchesAfterAWholeEvent(t *testing.T) {
-	p, opened := watching(t, nil)
-	c := p.watch(t, "/keys/a?wait=true&stream=true")
+func TestWatchOfALostMemberGoesOnAtAnother(t *testing.T) {
+	sse := []string{"Accept", "text/event-stream"}
+	for _, tt := range []struct {
+		name, target  string
+		header        []string
+		before, after string
+		again         string // what the other member is asked
+	}{
+		{"long poll", "/keys/a?wait=true", nil, "", event(6), "/keys/a?wait=true&waitIndex=6"},
+		{"long poll with an index", "/keys/a?wait=true&waitIndex=3", nil, "", event(6), "/keys/a?wait=true&waitIndex=3"},
+		{"stream", "/keys/a?stream=true&wait=true", nil, event(6) + event(8), event(9), "/keys/a?stream=true&wait=true&waitIndex=9"},
+		{"replay", "/keys/a?stream=true&wait=true&waitIndex=2", nil, event(3), event(4), "/keys/a?stream=true&wait=true&waitIndex=4"},
+		{"event stream", "/keys/a?wait=true", sse, string(heartbeat) + block(6), block(7), "/keys/a?wait=true&waitIndex=7"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p, opened := watching(t, nil)
+			c := p.watch(t, tt.target, tt.header...)
+			u := one(t, opened)
+			u.send <- tt.before + tt.after[:30] // half an event is not passed on
+			c.want(t, tt.before)
+			u.send <- "break"
+			u = one(t, opened)
+			if u.target != tt.again {
+				t.Errorf("watch at the other member = %s, want %s", u.target, tt.again)
+			}
+			u.send <- tt.after
+			c.want(t, tt.after)
+			close(u.end)
+			c.wantEnd(t)
+		})
+	}
+}
+
+func TestWatchThatCannotGoOnEndsAfterAWholeEvent(t *testing.T) {
+	c := new(cluster)
+	m, opened := watchMember(t, c, 5)
+	watches := m.handler
+	m.handler = func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("waitIndex") != "" {
+			w.WriteHeader(http.StatusBadRequest) // the history is gone
+			return
+		}
+		watches(w, r)
+	}
+	c.set(m.URL)
+	p := startProxy(t, nil, nil, m.URL)
+	p.knows(t, 1)
+	w := p.watch(t, "/keys/a?wait=true&stream=true")
 	u := one(t, opened)
-	u.send <- event(6)
-	u.send <- event(7)[:30]
+	u.send <- event(6) + event(7)[:30]
+	w.want(t, event(6))
 	u.send <- "break"
-	c.want(t, event(6))
-	c.wantEnd(t)
+	w.wantEnd(t)
 }
 
 func TestWatchErrorIsGivenToAllWhoShare(t *testing.T) {
@@ -528,33 +541,4 @@ func TestVanishedWatchersLeaveNothing(t *testing.T) {
 		conn.Close()
 	}
 	until(t, "no watch", func() bool { return p.viewers() == 0 && p.flights() == 0 })
-}
-
-func FuzzFrames(f *testing.F) {
-	f.Add(event(6)+event(7), false)
-	f.Add(string(heartbeat)+block(6)+block(7), true)
-	f.Add("\n\n\r\n: x\n", true)
-	f.Add("half", false)
-	f.Fuzz(func(t *testing.T, s string, events bool) {
-		r := frameReader{r: bufio.NewReaderSize(strings.NewReader(s), 16), events: events}
-		var all strings.Builder
-		for {
-			frame, err := r.next()
-			if err != nil {
-				rest := s[all.Len():]
-				if err == io.EOF && rest != "" || err != io.EOF && rest == "" {
-					t.Fatalf("next() = %v with %q left", err, rest)
-				}
-				return
-			}
-			if len(frame) == 0 || frame[len(frame)-1] != '\n' {
-				t.Fatalf("next() = %q, want a whole frame", frame)
-			}
-			frameIndex(frame, events)
-			all.Write(frame)
-			if !strings.HasPrefix(s, all.String()) {
-				t.Fatalf("frames = %q, want those of %q", all.String(), s)
-			}
-		}
-	})
 }

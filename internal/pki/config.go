@@ -133,4 +133,3 @@ func (s *Source) checkNames(state tls.ConnectionState) error {
 	}
 	return &NameError{Names: names}
 }
-

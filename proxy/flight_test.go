@@ -1,0 +1,69 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"strings"
+	"testing"
+)
+
+func TestQueueOfAViewerIsBounded(t *testing.T) {
+	for _, tt := range []struct {
+		name        string
+		size, taken int
+	}{
+		{"count", 10, queueMax},
+		{"bytes", queueMaxBytes / 4, 4},
+		{"one large event", 2 * queueMaxBytes, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p, err := New(Config{Bootstrap: func(context.Context) ([]string, error) { return nil, nil }})
+			if err != nil {
+				t.Fatalf("New() = %v, want nil", err)
+			}
+			f := &flight{table: p.watches, spec: watchSpec{stream: true}, viewers: make(map[*viewer]struct{}), room: make(chan struct{}, 1)}
+			v := f.join()
+			for range tt.taken {
+				if err := f.give(t.Context(), make([]byte, tt.size)); err != nil || v.ended {
+					t.Fatalf("give() = %v, ended %t, want room", err, v.ended)
+				}
+			}
+			if err := f.give(t.Context(), []byte("x")); err != nil || !v.ended {
+				t.Fatalf("give() = %v, ended %t, want the end", err, v.ended)
+			}
+			if frames, ended := v.take(); len(frames) != tt.taken || !ended {
+				t.Errorf("take() = %d frames, %t, want %d and the end", len(frames), ended, tt.taken)
+			}
+		})
+	}
+}
+
+func FuzzFrames(f *testing.F) {
+	f.Add(event(6)+event(7), false)
+	f.Add(string(heartbeat)+block(6)+block(7), true)
+	f.Add("\n\n\r\n: x\n", true)
+	f.Add("half", false)
+	f.Fuzz(func(t *testing.T, s string, events bool) {
+		r := frameReader{r: bufio.NewReaderSize(strings.NewReader(s), 16), events: events}
+		var all strings.Builder
+		for {
+			frame, err := r.next()
+			if err != nil {
+				rest := s[all.Len():]
+				if err == io.EOF && rest != "" || err != io.EOF && rest == "" {
+					t.Fatalf("next() = %v with %q left", err, rest)
+				}
+				return
+			}
+			if len(frame) == 0 || frame[len(frame)-1] != '\n' {
+				t.Fatalf("next() = %q, want a whole frame", frame)
+			}
+			frameIndex(frame, events)
+			all.Write(frame)
+			if !strings.HasPrefix(s, all.String()) {
+				t.Fatalf("frames = %q, want those of %q", all.String(), s)
+			}
+		}
+	})
+}
