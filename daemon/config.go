@@ -123,7 +123,8 @@ type Config struct {
 }
 
 // BootstrapMember is one first member of a cluster. A name appears once in
-// [Config.Bootstrap]; it has at least one peer URL.
+// [Config.Bootstrap]; it has at least one peer URL. With ClusterStateExisting
+// the name may be empty: that of a member which was added and has not started.
 type BootstrapMember struct {
 	Name     string
 	PeerURLs []string
@@ -293,7 +294,8 @@ func (c *Config) validateBootstrap() error {
 	owners := make(map[string]string)
 	for i := range c.Bootstrap {
 		m := &c.Bootstrap[i]
-		if err := CheckName(m.Name); err != nil {
+		joins := c.InitialClusterState == ClusterStateExisting
+		if err := CheckName(m.Name); err != nil && (m.Name != "" || !joins) {
 			return Usagef("bootstrap-config: name %q: %v", m.Name, err)
 		}
 		if names[m.Name] {

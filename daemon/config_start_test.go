@@ -29,6 +29,7 @@ func TestValidateOfWhatADaemonStartsFrom(t *testing.T) {
 		want   string // empty: valid
 	}{
 		{"member that joins", Config{Name: "b", InitialClusterState: "existing", Bootstrap: lists("a", "b")}, ""},
+		{"joining beside a member without a name", Config{Name: "b", InitialClusterState: "existing", Bootstrap: lists("a", "b", "")}, ""},
 		{"joining without a list", Config{InitialClusterState: "existing"},
 			"--initial-cluster-state existing needs --bootstrap-config with this member and at least one of the others"},
 		{"joining nobody", Config{Name: "a", InitialClusterState: "existing", Bootstrap: lists("a")},

@@ -220,6 +220,8 @@ func (d *Daemon) serve() {
 	for _, l := range d.clientListeners {
 		d.serveOn(d.clientServer, d.secured.client.listener(d.clientConns.Listener(l)))
 	}
+	d.wg.Go(func() { d.secured.client.watch(d.ended) })
+	d.wg.Go(func() { d.secured.peer.watch(d.ended) })
 	d.wg.Go(func() {
 		select {
 		case err := <-d.node.Failed():

@@ -27,6 +27,7 @@ type Proxy struct {
 	peers     *transport.Client
 
 	wg       sync.WaitGroup
+	ended    chan struct{} // closed when the proxy is being closed
 	failed   chan error
 	endOnce  sync.Once
 	closeErr error
@@ -48,7 +49,7 @@ func openProxy(cfg Config) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Proxy{cfg: cfg, log: cfg.Log, failed: make(chan error, 1)}
+	p := &Proxy{cfg: cfg, log: cfg.Log, ended: make(chan struct{}), failed: make(chan error, 1)}
 	if p.listeners, err = listen("listen-client-urls", cfg.URLs.ListenClient); err != nil {
 		return nil, err
 	}
@@ -83,6 +84,7 @@ func openProxy(cfg Config) (*Proxy, error) {
 			}
 		})
 	}
+	p.wg.Go(func() { s.client.watch(p.ended) })
 	p.handler.Start()
 	p.log.Info("proxy serves", "mode", cfg.Proxy, "client", addrs(p.listeners), "members", len(cfg.Bootstrap))
 	return p, nil
@@ -120,7 +122,10 @@ func (p *Proxy) ClientAddrs() []string { return addrs(p.listeners) }
 // Close implements [Process]: it stops accepting, ends the watches, and lets
 // running requests finish within the request timeout (and ctx).
 func (p *Proxy) Close(ctx context.Context) error {
-	p.endOnce.Do(func() { p.closeErr = p.close(ctx) })
+	p.endOnce.Do(func() {
+		close(p.ended)
+		p.closeErr = p.close(ctx)
+	})
 	return p.closeErr
 }
 

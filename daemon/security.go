@@ -2,10 +2,13 @@ package daemon
 
 import (
 	"crypto/tls"
+	"fmt"
 	"log"
 	"net"
 	"net/url"
+	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -42,6 +45,10 @@ func openSecurity(cfg *Config, metrics prometheus.Registerer) (*security, error)
 		if s.secret, err = transport.LoadSecret(cfg.PeerSecretFile); err != nil {
 			return nil, Usagef("peer-secret-file: %v", err)
 		}
+		if info, err := os.Stat(cfg.PeerSecretFile); err == nil && info.Mode().Perm()&0o077 != 0 {
+			cfg.Log.Warn("the peer secret can be read by others; chmod 600 is advised", "file", cfg.PeerSecretFile,
+				"mode", fmt.Sprintf("%04o", info.Mode().Perm()))
+		}
 	}
 	return s, nil
 }
@@ -64,6 +71,27 @@ func openPort(name string, cfg *Config, t TLS, minVersion uint16, metrics promet
 	}
 	return p, nil
 }
+
+// watch looks after the certificates of the port until done is closed.
+func (p port) watch(done <-chan struct{}) {
+	if p.source == nil {
+		return
+	}
+	ticker := time.NewTicker(certificateInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-done:
+			return
+		case <-ticker.C:
+			p.source.Refresh()
+		}
+	}
+}
+
+// certificateInterval is the time between looks at certificates that no
+// handshake has asked for.
+const certificateInterval = time.Minute
 
 // listener puts TLS on top of a listener, if the port has it.
 func (p port) listener(l net.Listener) net.Listener {

@@ -27,7 +27,7 @@ const (
 	// up.
 	promoteInterval = time.Second
 	// publishRetry is the pause after a failed publication.
-	publishRetry = 500 * time.Millisecond
+	publishRetry = 100 * time.Millisecond
 )
 
 // expireLoop proposes an expiry entry when this member leads and a node is

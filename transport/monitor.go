@@ -137,6 +137,9 @@ func (s *suspects) add(id uint64, r refusal, err error) {
 	if !ok && len(s.byID) >= suspectsMax {
 		return
 	}
+	if ok && r == refusedPaused {
+		r, err = old.reason, old.err // why it failed so often says more
+	}
 	s.byID[id] = suspect{r, err, old.count + 1}
 }
 

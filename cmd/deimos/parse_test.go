@@ -101,7 +101,7 @@ func TestParseRefusesInOneSentence(t *testing.T) {
 		{name: "bootstrap without name", args: "--bootstrap-config http://localhost:1",
 			want: `--bootstrap-config: invalid value "http://localhost:1": a member is written name=url`},
 		{name: "bootstrap with empty name", args: "--bootstrap-config =http://localhost:1",
-			want: `--bootstrap-config: invalid value "=http://localhost:1": a name is not empty`},
+			want: `bootstrap-config: name "": a name is not empty`},
 		{name: "bootstrap URL without scheme", args: "--initial-cluster default=localhost:1",
 			want: `--initial-cluster: invalid value "default=localhost:1": a URL begins with http:// or https://`},
 		{name: "bootstrap without this member", args: "--name X --bootstrap-config n1=http://localhost:1",

@@ -214,7 +214,8 @@ func parseBootstrap(text string) ([]daemon.BootstrapMember, error) {
 		if !ok {
 			return nil, errors.New("a member is written name=url")
 		}
-		if err := daemon.CheckName(name); err != nil {
+		// Where a cluster is joined, a member may not have a name yet.
+		if err := daemon.CheckName(name); err != nil && name != "" {
 			return nil, err
 		}
 		urls, err := parseReachable(text)

@@ -69,7 +69,7 @@ func TestMembersOfACAProveThemselvesToEachOther(t *testing.T) {
 	for _, tt := range []struct{ server, client, host, want string }{
 		{"n1", "n2", "localhost", ""},
 		{"n2", "n1", "127.0.0.1", ""},
-		{"n1", "alice", "localhost", ""},
+		{"n1", "alice", "localhost", "remote error"},
 		{"n1", "n2", "n1", "not n1"},
 		{"alice", "n1", "localhost", "not valid for any names"},
 	} {

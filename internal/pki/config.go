@@ -39,9 +39,26 @@ func (s *Source) serverConfig(m *material) *tls.Config {
 	if m.roots != nil {
 		config.ClientAuth = tls.RequireAndVerifyClientCert
 		config.ClientCAs = m.roots
-		config.VerifyConnection = s.checkNames
+		config.VerifyConnection = s.checkCaller
 	}
 	return config
+}
+
+// errNotAMember refuses the certificate of a client on the peer port, although
+// the same authority may have signed it.
+var errNotAMember = errors.New("pki: the certificate is one of a client: those of members are good for servers too")
+
+// checkCaller checks the verified certificate of whoever calls. Members are
+// called too, so their certificates are good for servers; without this rule a
+// client could pose as a member where both ports have one CA.
+func (s *Source) checkCaller(state tls.ConnectionState) error {
+	if s.opts.Port == PortPeer && len(state.PeerCertificates) > 0 {
+		usage := state.PeerCertificates[0].ExtKeyUsage
+		if len(usage) > 0 && !slices.Contains(usage, x509.ExtKeyUsageServerAuth) && !slices.Contains(usage, x509.ExtKeyUsageAny) {
+			return errNotAMember
+		}
+	}
+	return s.checkNames(state)
 }
 
 // ClientConfig returns the configuration of one connection to be opened now:

@@ -28,7 +28,7 @@ func TestServerJudgesTheCertificatesOfClients(t *testing.T) {
 		want    string // what the server says
 	}{
 		{"member", ca, &leaf{cn: "n1"}, nil, ""},
-		{"client", ca, &leaf{cn: "alice", usage: onlyClient, hosts: []string{}}, nil, ""},
+		{"client", ca, &leaf{cn: "alice", usage: onlyClient, hosts: []string{}}, nil, "one of a client"},
 		{"none", ca, nil, nil, "didn't provide a certificate"},
 		{"other authority of the same name", stranger, &leaf{cn: "n1"}, nil, "unknown authority"},
 		{"signed by itself", ca, &leaf{cn: "n1", self: true}, nil, "unknown authority"},
@@ -58,6 +58,19 @@ func TestServerJudgesTheCertificatesOfClients(t *testing.T) {
 				checkError(t, "client", out.client, remote)
 			}
 		})
+	}
+}
+
+func TestTheClientPortLetsClientsIn(t *testing.T) {
+	r := newRig()
+	now := r.clock.Now()
+	ca := newIssuer(t, now, "CA", nil)
+	server := r.open(t, ca.files(t, now, &leaf{cn: "server"}, ca), PortClient)
+	for _, l := range []*leaf{{cn: "alice", usage: onlyClient, hosts: []string{}}, {cn: "n1"}} {
+		client := r.open(t, ca.files(t, now, l, ca), PortClient)
+		out := connect(t, server.ServerConfig(), dialAs(client, "localhost"))
+		checkError(t, l.cn+": server", out.server, "")
+		checkError(t, l.cn+": client", out.client, "")
 	}
 }
 

@@ -152,6 +152,11 @@ func Open(f Files, o Options) (*Source, error) {
 	return s, nil
 }
 
+// Refresh looks at the files as a handshake does. Without handshakes, as on a
+// peer port whose connections stay up, nobody would learn that a certificate is
+// about to expire or that a new one cannot be used.
+func (s *Source) Refresh() { s.latest() }
+
 // latest returns the newest usable certificates. A handshake that finds
 // another one looking at the files does not wait for it.
 func (s *Source) latest() *material {
