@@ -91,13 +91,10 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 		}
 	}
 	d.space = newDiskSpace(d.dir.path, d.log)
-	from, err := findOrigin(ctx, &d.cfg, d.dir, d.secured)
-	if err != nil {
-		return err
-	}
-	followed := &peers{log: d.log, grace: d.cfg.Timing.Election}
-	d.machine = newMachine(&d.cfg, from.members, followed.follow)
-	if d.storage, err = openStorage(&d.cfg, d.dir, from, d.machine, m); err != nil {
+	followed := &peers{log: d.log, later: d.afterElection}
+	d.machine = newMachine(&d.cfg, followed.follow)
+	find := func() (origin, error) { return findOrigin(ctx, &d.cfg, d.secured) }
+	if d.storage, err = openStorage(&d.cfg, d.dir, find, d.machine, m); err != nil {
 		return err
 	}
 	if d.machine.IsRemoved(d.storage.identity.MemberID) {
@@ -239,6 +236,20 @@ func (d *Daemon) serveOn(s *http.Server, l net.Listener) {
 	d.wg.Go(func() {
 		if err := s.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
 			d.fail(fmt.Errorf("serve %s: %w", l.Addr(), err))
+		}
+	})
+}
+
+// afterElection runs f one election timeout from now, unless the daemon is being
+// closed before.
+func (d *Daemon) afterElection(f func()) {
+	d.wg.Go(func() {
+		timer := time.NewTimer(d.cfg.Timing.Election)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			f()
+		case <-d.ended:
 		}
 	})
 }

@@ -71,7 +71,7 @@ func (d *Daemon) checkMembership([]deimos.Member) {
 	default:
 		return
 	}
-	time.AfterFunc(d.cfg.Timing.Election, func() { d.fail(d.explain(err)) })
+	d.afterElection(func() { d.fail(d.explain(err)) })
 }
 
 func (d *Daemon) removed() error {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"go.etcd.io/raft/v3/raftpb"
 
@@ -25,6 +27,8 @@ const (
 	// and what they replace; it then becomes replacedPrefix and the raft index.
 	forcedName     = "forced"
 	replacedPrefix = "replaced-"
+	// markerName is a file with the id of the cluster that was made here.
+	markerName = "forced-cluster"
 	// forcedIndexSkip is how far the store index is raised, so that no client sees
 	// an index twice that a lost member may have given.
 	forcedIndexSkip = 1_000_000
@@ -32,8 +36,9 @@ const (
 
 // forceNewCluster replaces the member in dir by one that is the only member of
 // a new cluster and has everything that this member's log has, committed or
-// not: more than that, nobody knows. It does nothing to a member that is alone
-// already, so that a flag that was left in place does no harm.
+// not: more than that, nobody knows. It does nothing where that was done before,
+// and to a member that is alone already, so that a flag that was left in place
+// does no harm.
 func forceNewCluster(cfg *Config, dir *dataDir) error {
 	if !wal.Exists(dir.wal()) {
 		return Usagef("force-new-cluster: the data directory %s holds no member", cfg.DataDir)
@@ -43,28 +48,43 @@ func forceNewCluster(cfg *Config, dir *dataDir) error {
 	if old.snapshots, err = snap.Open(snap.Config{Dir: dir.snap(), MaxSnapshots: cfg.Limits.MaxSnapshots, Log: cfg.Log}); err != nil {
 		return err
 	}
-	machine := newMachine(cfg, nil, nil)
-	if err := old.open(cfg, wal.Config{Dir: dir.wal(), MaxWALs: cfg.Limits.MaxWALs, Log: cfg.Log}, origin{}, machine); err != nil {
+	machine := newMachine(cfg, nil)
+	if err := old.open(cfg, wal.Config{Dir: dir.wal(), MaxWALs: cfg.Limits.MaxWALs, Log: cfg.Log}, nil, machine); err != nil {
 		return err
 	}
-	last := old.recovered.Snapshot
-	if n := len(old.recovered.Entries); n > 0 {
-		last.Index, last.Term = old.recovered.Entries[n-1].Index, old.recovered.Entries[n-1].Term
-	}
 	old.wal.Abandon() // nothing is written to it any more
-	if err := raftnode.Replay(machine, old.recovered.Entries); err != nil {
+	self, rec := old.identity.MemberID, old.recovered
+	if forcedBefore(dir, old.identity.ClusterID) {
+		cfg.Log.Warn("--force-new-cluster is ignored: it has made this cluster already; leave the flag out from now on. "+
+			"To make another one, remove the file first", "cluster", deimos.FormatID(old.identity.ClusterID), "file", dir.forcedMarker())
+		return nil
+	}
+	// A start without force would begin with what is known to be committed.
+	last := rec.Snapshot
+	committed := max(rec.HardState.Commit, last.Index)
+	known := slices.IndexFunc(rec.Entries, func(e raftpb.Entry) bool { return e.Index > committed })
+	if known < 0 {
+		known = len(rec.Entries)
+	}
+	if err := raftnode.Replay(machine, rec.Entries[:known]); err != nil {
 		return err
 	}
 	lost := machine.Members()
-	if len(lost) == 1 && lost[0].ID == old.identity.MemberID && !lost[0].IsLearner {
+	if len(lost) == 1 && lost[0].ID == self && !lost[0].IsLearner {
 		cfg.Log.Warn("--force-new-cluster is ignored: this member is the only one of its cluster; leave the flag out from now on",
 			"cluster", deimos.FormatID(old.identity.ClusterID))
 		return nil
 	}
+	if err := raftnode.Replay(machine, rec.Entries[known:]); err != nil {
+		return err
+	}
+	if n := len(rec.Entries); n > 0 {
+		last.Index, last.Term = rec.Entries[n-1].Index, rec.Entries[n-1].Term
+	}
 	index := machine.Store().View().Index()
-	machine.Abandon(old.identity.MemberID, last.Index, forcedIndexSkip)
-	id := newIdentity(randomNumber()>>1, old.identity.MemberID)
-	if err := buildForced(cfg, dir, machine, id, last, old.recovered.HardState.Term); err != nil {
+	machine.Abandon(deimos.Member{ID: self, Name: cfg.Name, PeerURLs: sortedURLs(cfg.URLs.AdvertisePeer)}, last.Index, forcedIndexSkip)
+	id := newIdentity(randomNumber()>>1, self)
+	if err := buildForced(cfg, dir, machine, id, last, rec.HardState.Term); err != nil {
 		return err
 	}
 	if err := finishForced(dir); err != nil {
@@ -73,10 +93,18 @@ func forceNewCluster(cfg *Config, dir *dataDir) error {
 	cfg.Log.Warn("a new cluster was made of this member's data: writes that only lost members had are gone, "+
 		"and so are the other members; add new ones",
 		"cluster", deimos.FormatID(id.ClusterID), "oldCluster", deimos.FormatID(old.identity.ClusterID),
-		"lastDurableRaftIndex", last.Index, "knownCommittedRaftIndex", max(old.recovered.HardState.Commit, old.recovered.Snapshot.Index),
+		"lastDurableRaftIndex", last.Index, "knownCommittedRaftIndex", committed,
 		"lastIndex", index, "index", machine.Store().View().Index(), "oldMembers", len(lost))
 	return nil
 }
+
+// forcedBefore reports whether the cluster was made here.
+func forcedBefore(dir *dataDir, cluster uint64) bool {
+	text, err := fsx.ReadFile(fsx.OS{}, dir.forcedMarker(), 64)
+	return err == nil && strings.TrimSpace(string(text)) == deimos.FormatID(cluster)
+}
+
+func (d *dataDir) forcedMarker() string { return filepath.Join(d.path, markerName) }
 
 // buildForced writes the log and the snapshot of the new member. They count
 // once they have the name forcedName.
@@ -107,6 +135,9 @@ func buildForced(cfg *Config, dir *dataDir, machine *server.Machine, id wal.Iden
 	if err := log.Close(); err != nil {
 		return err
 	}
+	if err := fsx.WriteFile(fsys, filepath.Join(building, markerName), []byte(deimos.FormatID(id.ClusterID)+"\n")); err != nil {
+		return ioFailure(err)
+	}
 	return move(building, filepath.Join(dir.path, forcedName))
 }
 
@@ -119,7 +150,7 @@ func finishForced(dir *dataDir) error {
 		return nil
 	}
 	old := filepath.Join(forced, replacedPrefix+"old")
-	for _, name := range []string{walName, snapName} {
+	for _, name := range []string{walName, snapName, markerName} {
 		from, to := filepath.Join(forced, name), filepath.Join(dir.path, name)
 		if !exists(from) {
 			continue // it is in its place

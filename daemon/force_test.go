@@ -32,11 +32,12 @@ func TestAForcedClusterIsFinishedFromEveryStep(t *testing.T) {
 		{"forced/wal", "wal"},
 		{"snap", "forced/replaced-old/snap"},
 		{"forced/snap", "snap"},
+		{"forced/forced-cluster", "forced-cluster"},
 		{"forced/replaced-old", "replaced-1"},
 	}
 	for done := range len(steps) + 1 {
 		dir := &dataDir{path: t.TempDir()}
-		for _, name := range []string{"wal/old", "snap/old", "forced/wal/new", "forced/snap/new", "forced/wal.lock"} {
+		for _, name := range []string{"wal/old", "snap/old", "forced/wal/new", "forced/snap/new", "forced/wal.lock", "forced/forced-cluster"} {
 			path := filepath.Join(dir.path, name)
 			if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 				t.Fatal(err)
@@ -57,7 +58,7 @@ func TestAForcedClusterIsFinishedFromEveryStep(t *testing.T) {
 			if err := finishForced(dir); err != nil {
 				t.Fatalf("after %d steps: %v", done, err)
 			}
-			want := []string{"replaced-1/snap/old", "replaced-1/wal/old", "snap/new", "wal/new"}
+			want := []string{"forced-cluster", "replaced-1/snap/old", "replaced-1/wal/old", "snap/new", "wal/new"}
 			if got := tree(t, dir.path); !slices.Equal(got, want) {
 				t.Errorf("after %d steps: %v, want %v", done, got, want)
 			}

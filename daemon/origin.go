@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/marsevilspirit/deimos"
-	"github.com/marsevilspirit/deimos/snap"
 	"github.com/marsevilspirit/deimos/transport"
 )
 
@@ -30,27 +29,14 @@ type origin struct {
 	joins bool
 }
 
-// findOrigin finds out where a member comes from: from the members it was
-// configured with, or from the running cluster that it joins. For a member that
-// has a snapshot it returns nothing.
-func findOrigin(ctx context.Context, cfg *Config, dir *dataDir, s *security) (origin, error) {
-	if cfg.InitialClusterState == ClusterStateNew {
-		members, self := firstMembers(cfg.Bootstrap, cfg.InitialClusterToken, cfg.Name)
-		return origin{members: members, self: self.ID, clusterID: clusterID(members, cfg.InitialClusterToken)}, nil
+// findOrigin finds out where a member comes from that has no state: from the
+// members it was configured with, or from the running cluster that it joins.
+func findOrigin(ctx context.Context, cfg *Config, s *security) (origin, error) {
+	if cfg.InitialClusterState == ClusterStateExisting {
+		return lookUp(ctx, cfg, s)
 	}
-	if has, err := hasSnapshot(cfg, dir); err != nil || has {
-		return origin{joins: true}, err
-	}
-	return lookUp(ctx, cfg, s)
-}
-
-func hasSnapshot(cfg *Config, dir *dataDir) (bool, error) {
-	snapshots, err := snap.Open(snap.Config{Dir: dir.snap(), MaxSnapshots: cfg.Limits.MaxSnapshots, Log: cfg.Log})
-	if err != nil {
-		return false, err
-	}
-	list, err := snapshots.List()
-	return len(list) > 0, err
+	members, self := firstMembers(cfg.Bootstrap, cfg.InitialClusterToken, cfg.Name)
+	return origin{members: members, self: self.ID, clusterID: clusterID(members, cfg.InitialClusterToken)}, nil
 }
 
 // lookUp asks the members of a running cluster who they are, and finds this

@@ -1,9 +1,12 @@
 package daemon
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/marsevilspirit/deimos"
 )
@@ -14,7 +17,11 @@ func openJoiner(t *testing.T, dir *dataDir, from origin) (*storage, error) {
 	t.Helper()
 	cfg := Config{Name: "b", DataDir: dir.path, InitialClusterState: ClusterStateExisting}
 	cfg.setDefaults()
-	return openStorage(&cfg, dir, from, newMachine(&cfg, from.members, nil), newMetrics())
+	find := func() (origin, error) { return from, nil }
+	if !from.joins {
+		cfg.InitialClusterState = ClusterStateNew
+	}
+	return openStorage(&cfg, dir, find, newMachine(&cfg, nil), newMetrics())
 }
 
 func TestAJoinerThatWasStoppedBeforeItsFirstSnapshotGoesOn(t *testing.T) {
@@ -64,5 +71,41 @@ func TestAStartedMemberDoesNotGetASecondDirectory(t *testing.T) {
 	_, err := openJoiner(t, dir, from)
 	if FailureOf(err) != FailureDataDir || !strings.Contains(err.Error(), "curl -X DELETE") {
 		t.Errorf("openStorage = %v, want a refusal with the commands that replace the member", err)
+	}
+}
+
+func TestAJoinerKilledWhileItsFirstSnapshotIsInstalledStartsAgain(t *testing.T) {
+	dir := &dataDir{path: filepath.Join(t.TempDir(), "b.deimos")}
+	from := origin{
+		members: []deimos.Member{{ID: 1, Name: "a"}, {ID: 2, PeerURLs: []string{"http://127.0.0.1:2"}}},
+		self:    2, clusterID: 7, joins: true,
+	}
+	first, err := openJoiner(t, dir, from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The received snapshot has its final name, and the log does not name it.
+	meta := raftpb.SnapshotMetadata{Index: 40, Term: 3, ConfState: raftpb.ConfState{Voters: []uint64{1}, Learners: []uint64{2}}}
+	if err := first.snapshots.Save(meta, newMachine(&Config{}, nil).Capture()); err != nil {
+		t.Fatal(err)
+	}
+	saved, err := filepath.Glob(filepath.Join(dir.snap(), "*.snap"))
+	if err != nil || len(saved) != 1 {
+		t.Fatalf("snapshots %q, %v, want one", saved, err)
+	}
+	if err := os.Rename(saved[0], strings.TrimSuffix(saved[0], ".snap")+".received.snap"); err != nil {
+		t.Fatal(err)
+	}
+	first.wal.Abandon()
+	again, err := openJoiner(t, dir, from)
+	if err != nil {
+		t.Fatalf("second start: %v", err)
+	}
+	defer again.wal.Abandon()
+	if again.identity != first.identity {
+		t.Errorf("identity %+v, want %+v", again.identity, first.identity)
+	}
+	if left, err := again.snapshots.List(); err != nil || len(left) != 0 {
+		t.Errorf("snapshots %v, %v, want none: the log does not know of any", left, err)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
-	"time"
 
 	"github.com/marsevilspirit/deimos"
 	"github.com/marsevilspirit/deimos/raftnode"
@@ -32,9 +31,8 @@ var (
 type peers struct {
 	self uint64
 	log  *slog.Logger
-	// grace is how long the connections with a removed member are kept. Its id
-	// never comes back to the list.
-	grace time.Duration
+	// later runs something when everybody has heard of a change.
+	later func(func())
 	// onChange is told of each new list.
 	onChange func([]deimos.Member)
 
@@ -80,7 +78,7 @@ func (p *peers) reconcile() {
 	for id := range p.added {
 		if !listed[id] {
 			// A removed member may be waiting for the answer to its own removal.
-			time.AfterFunc(p.grace, func() { p.transport.RemovePeer(id) })
+			p.later(func() { p.transport.RemovePeer(id) })
 			delete(p.added, id)
 		}
 	}

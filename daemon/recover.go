@@ -36,8 +36,9 @@ type storage struct {
 }
 
 // openStorage opens what the data directory holds, or makes a new member in it,
-// and restores the machine from the newest snapshot.
-func openStorage(cfg *Config, dir *dataDir, from origin, machine *server.Machine, m *metrics) (*storage, error) {
+// and restores the machine from the newest snapshot. find is asked for the
+// origin of a member that has no state.
+func openStorage(cfg *Config, dir *dataDir, find func() (origin, error), machine *server.Machine, m *metrics) (*storage, error) {
 	snapshots, err := snap.Open(snap.Config{Dir: dir.snap(), MaxSnapshots: cfg.Limits.MaxSnapshots, Log: cfg.Log})
 	if err != nil {
 		return nil, err
@@ -45,13 +46,9 @@ func openStorage(cfg *Config, dir *dataDir, from origin, machine *server.Machine
 	walConfig := wal.Config{Dir: dir.wal(), MaxWALs: cfg.Limits.MaxWALs, Log: cfg.Log, ObserveFsync: m.observeFsync}
 	s := &storage{snapshots: snapshots}
 	if wal.Exists(dir.wal()) {
-		err = s.open(cfg, walConfig, from, machine)
+		err = s.open(cfg, walConfig, find, machine)
 	} else if err = s.checkNew(dir); err == nil {
-		if from.joins {
-			err = s.join(cfg, walConfig, from)
-		} else {
-			err = s.create(cfg, walConfig, from, machine)
-		}
+		err = s.begin(cfg, walConfig, find, machine)
 	}
 	if err != nil {
 		return nil, err
@@ -79,6 +76,19 @@ func (s *storage) checkNew(dir *dataDir) error {
 		return &lostLogError{dir: dir.wal(), reason: "and the directory is not empty"}
 	}
 	return nil
+}
+
+// begin makes a member in a directory that holds none.
+func (s *storage) begin(cfg *Config, walConfig wal.Config, find func() (origin, error), machine *server.Machine) error {
+	from, err := find()
+	if err != nil {
+		return err
+	}
+	machine.Begin(from.members)
+	if from.joins {
+		return s.join(cfg, walConfig, from)
+	}
+	return s.create(cfg, walConfig, from, machine)
 }
 
 // create makes a new member: first its snapshot, then its log, whose existence
@@ -110,6 +120,16 @@ func (s *storage) join(cfg *Config, walConfig wal.Config, from origin) error {
 	if err := from.checkNotStarted(cfg); err != nil {
 		return err
 	}
+	// What a first start as something else has left is not this member's.
+	left, err := s.snapshots.List()
+	if err != nil {
+		return err
+	}
+	for _, meta := range left {
+		if err := s.snapshots.Discard(meta); err != nil {
+			return err
+		}
+	}
 	s.identity = newIdentity(from.clusterID, from.self)
 	log, err := wal.Create(walConfig, s.identity, raftpb.SnapshotMetadata{}, raftpb.HardState{})
 	if err != nil {
@@ -139,26 +159,34 @@ func (s *storage) newest(allowed []raftpb.SnapshotMetadata) (raftpb.SnapshotMeta
 
 // resume recovers a member that has no state yet, and has to know from the
 // cluster whom it can talk to.
-func (s *storage) resume(cfg *Config, w *wal.WAL, rec wal.Recovered, from origin) error {
+func (s *storage) resume(cfg *Config, rec wal.Recovered, find func() (origin, error), machine *server.Machine) error {
 	fail := func(format string, args ...any) error {
-		w.Abandon()
 		return &DataDirError{Dir: cfg.DataDir, Err: fmt.Errorf(format, args...)}
 	}
-	if !from.joins {
+	if cfg.InitialClusterState != ClusterStateExisting {
 		return fail("it holds a member that was joining a cluster: start it with --initial-cluster-state existing")
+	}
+	from, err := find()
+	if err != nil {
+		return err
 	}
 	if from.clusterID != rec.Identity.ClusterID || from.self != rec.Identity.MemberID {
 		return fail("it belongs to member %s of cluster %s, and the cluster that was asked lists member %s of cluster %s at these peer URLs: "+
 			"choose another --data-dir, or correct --bootstrap-config", deimos.FormatID(rec.Identity.MemberID), deimos.FormatID(rec.Identity.ClusterID),
 			deimos.FormatID(from.self), deimos.FormatID(from.clusterID))
 	}
-	s.wal, s.identity = w, rec.Identity
+	// A snapshot may have got its name, and not its mention in the log.
+	if err := s.snapshots.Settle(rec.Snapshot, rec.Snapshots, rec.LastRaftIndex); err != nil {
+		return err
+	}
+	machine.Begin(from.members)
+	s.identity = rec.Identity
 	s.recovered = raftnode.Recovered{TimeMS: 1, HardState: rec.HardState, Entries: rec.Entries}
 	return nil
 }
 
 // open recovers a member that has a past.
-func (s *storage) open(cfg *Config, walConfig wal.Config, from origin, machine *server.Machine) error {
+func (s *storage) open(cfg *Config, walConfig wal.Config, find func() (origin, error), machine *server.Machine) error {
 	began := time.Now()
 	w, rec, err := wal.Open(walConfig, s.newest)
 	if errors.Is(err, snap.ErrNone) {
@@ -169,7 +197,12 @@ func (s *storage) open(cfg *Config, walConfig wal.Config, from origin, machine *
 		return err
 	}
 	if rec.Snapshot.Index == 0 {
-		return s.resume(cfg, w, rec, from)
+		if err := s.resume(cfg, rec, find, machine); err != nil {
+			w.Abandon()
+			return err
+		}
+		s.wal = w
+		return nil
 	}
 	timeMS, err := s.restore(rec.Snapshot.Index, machine)
 	if err != nil {
@@ -235,9 +268,9 @@ func checkOwner(cfg *Config, id wal.Identity, members []deimos.Member) error {
 	return nil
 }
 
-// newMachine returns the machine in the state of a new cluster; openStorage
-// restores over it what a member with a past has.
-func newMachine(cfg *Config, members []deimos.Member, onMembers func([]deimos.Member)) *server.Machine {
+// newMachine returns a machine without members or content, which openStorage
+// gives both.
+func newMachine(cfg *Config, onMembers func([]deimos.Member)) *server.Machine {
 	st := store.New(store.Config{HistoryEvents: cfg.Limits.HistoryEvents, HistoryBytes: int64(cfg.Limits.HistoryBytes)})
-	return server.NewMachine(st, members, onMembers)
+	return server.NewMachine(st, nil, onMembers)
 }

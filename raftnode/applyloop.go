@@ -4,18 +4,22 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 )
 
 // applyItem is one piece of work of the apply loop: committed entries, a
-// snapshot to restore, or a member that needs a snapshot of now.
+// snapshot to restore, a member that needs a snapshot of now, or news of one
+// that was put off.
 type applyItem struct {
 	message raftpb.Message
 	restore *raftpb.SnapshotMetadata
 	done    chan error
 	needs   uint64
+	// putOff describes a captured state that did not become a snapshot.
+	putOff *raftpb.SnapshotMetadata
 }
 
 // applier is what the apply loop keeps between batches.
@@ -25,9 +29,13 @@ type applier struct {
 	at raftpb.SnapshotMetadata
 	// snapshot describes the newest snapshot, taken or being taken.
 	snapshot raftpb.SnapshotMetadata
-	bytes    int // applied since then
-	entries  []Entry
-	results  []any
+	// before describes the one before it, and notBefore is the earliest time of
+	// another try when one was put off.
+	before    raftpb.SnapshotMetadata
+	notBefore time.Time
+	bytes     int // applied since snapshot
+	entries   []Entry
+	results   []any
 }
 
 // applyLoop applies what is committed, in order, and wakes the waiters after
@@ -60,6 +68,13 @@ func (a *applier) do(item *applyItem) error {
 		err := a.restore(*item.restore)
 		item.done <- err
 		return err
+	}
+	if item.putOff != nil {
+		if a.snapshot.Index == item.putOff.Index {
+			a.snapshot = a.before
+		}
+		a.notBefore = time.Now().Add(snapshotPause)
+		return nil
 	}
 	if item.needs != raft.None {
 		a.captureFor(item.needs)
@@ -130,6 +145,9 @@ func (a *applier) applyConfChange(e *raftpb.Entry) error {
 	if err := cc.Unmarshal(e.Data); err != nil {
 		return fmt.Errorf("raftnode: configuration change at raft index %d: %w", e.Index, err)
 	}
+	if saved, err := a.saveCommit(); err != nil || !saved {
+		return err
+	}
 	entry := Entry{Index: e.Index, Term: e.Term, Run: a.n.cfg.Run, Seq: cc.ID - a.n.cfg.Run}
 	accepted, result, err := a.n.cfg.Machine.ApplyConfChange(entry, cc)
 	if err != nil {
@@ -152,6 +170,25 @@ func (a *applier) applyConfChange(e *raftpb.Entry) error {
 	return nil
 }
 
+// saveCommit makes durable that a configuration change is committed, before it
+// takes effect. A start that does not know so begins with the old configuration,
+// and a member that was removed by the change will never help it to a quorum of
+// that. It reports false when the node stops.
+func (a *applier) saveCommit() (bool, error) {
+	saved := make(chan error, 1)
+	a.n.appends.put(appendItem{job: func() error {
+		err := a.n.cfg.Log.SaveCommit()
+		saved <- err
+		return err
+	}})
+	select {
+	case err := <-saved:
+		return err == nil, err
+	case <-a.n.stop:
+		return false, nil
+	}
+}
+
 func (a *applier) restore(meta raftpb.SnapshotMetadata) error {
 	var timeMS int64
 	err := a.n.cfg.Snapshots.Load(meta.Index, func(r io.Reader) (err error) {
@@ -161,7 +198,7 @@ func (a *applier) restore(meta raftpb.SnapshotMetadata) error {
 	if err != nil {
 		return fmt.Errorf("raftnode: restore snapshot at raft index %d: %w", meta.Index, err)
 	}
-	a.at, a.snapshot, a.bytes = meta, meta, 0
+	a.at, a.before, a.snapshot, a.bytes = meta, meta, meta, 0
 	a.published(meta.Index, meta.Term)
 	a.n.inbox.call(func(c *Core) { c.ObserveTime(meta.Index, timeMS) })
 	return nil
@@ -189,9 +226,12 @@ func knows(cs *raftpb.ConfState, member uint64) bool {
 }
 
 func (a *applier) capture() {
+	if time.Now().Before(a.notBefore) {
+		return
+	}
 	if len(a.n.shots) == cap(a.n.shots) {
 		return // one waits already; try after the next batch
 	}
 	a.n.shots <- capture{meta: a.at, write: a.n.cfg.Machine.Capture()} // we alone fill it
-	a.snapshot, a.bytes = a.at, 0
+	a.before, a.snapshot, a.bytes = a.snapshot, a.at, 0
 }

@@ -23,6 +23,7 @@ type fakeLog struct {
 	entries  []raftpb.Entry
 	snapshot raftpb.SnapshotMetadata
 	released uint64
+	saved    uint64 // the commit index that SaveCommit made durable
 	appends  int
 	fail     error
 	// gate, unless nil, holds every append until it is closed.
@@ -52,6 +53,13 @@ func (l *fakeLog) Append(hs raftpb.HardState, entries []raftpb.Entry) error {
 		l.entries = append(l.entries, e)
 	}
 	return nil
+}
+
+func (l *fakeLog) SaveCommit() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.saved = l.hs.Commit
+	return l.fail
 }
 
 func (l *fakeLog) SaveSnapshot(meta raftpb.SnapshotMetadata) error {

@@ -20,6 +20,9 @@ const (
 	// snapshotBytes is how much may be applied since the last snapshot, whatever
 	// the count of entries, because all of it is in memory a second time.
 	snapshotBytes = 256 << 20
+	// snapshotPause is the time between a snapshot that was put off and the next
+	// try.
+	snapshotPause = time.Second
 )
 
 // capture is a pinned state that is to become a snapshot file.
@@ -51,6 +54,7 @@ func (n *Node) takeSnapshot(shot capture) error {
 	n.snapMu.Unlock()
 	if errors.Is(err, syscall.ENOSPC) {
 		n.logger.Error("snapshot put off: the disk is full", "raftIndex", shot.meta.Index, "error", err)
+		n.applies.put(applyItem{putOff: &shot.meta})
 		return nil
 	}
 	if err != nil {

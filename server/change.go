@@ -22,11 +22,16 @@ const (
 	// changeRetry is the pause before a change is tried again that met another
 	// one, or a change of leader.
 	changeRetry = 20 * time.Millisecond
+	// answerMax is the longest that a change of another member may take here.
+	answerMax = time.Minute
 )
 
 // ErrNotAsked is the kind of error by which [Config.Call] says that the member
 // has certainly not seen the request.
 var ErrNotAsked = errors.New("server: the leader could not be asked")
+
+// errNoAnswer says that a member took a change and said nothing about it.
+var errNoAnswer = errors.New("server: the leader gave no answer")
 
 // errNotLeader says that the member asked does not lead; nothing was changed.
 var errNotLeader = errors.New("server: the member does not lead")
@@ -59,9 +64,6 @@ func (s *Server) tryChange(ctx context.Context, c *deimos.MemberChange) (deimos.
 	}
 	st := s.cfg.Node.Status()
 	if st.IsLeader() {
-		if c.Op == deimos.MemberRemove && c.ID == s.cfg.Self.ID {
-			return deimos.Member{}, s.removeLeader(ctx)
-		}
 		return s.lead(ctx, c)
 	}
 	if st.Leader == 0 {
@@ -108,6 +110,9 @@ func (s *Server) ask(ctx context.Context, leader uint64, c *deimos.MemberChange)
 		return deimos.Member{}, errNotLeader
 	}
 	var a serverpb.MemberAnswer
+	if err == nil && len(answer) == 0 {
+		err = errNoAnswer
+	}
 	if err == nil {
 		err = a.Unmarshal(answer)
 	}
@@ -121,10 +126,10 @@ func (s *Server) ask(ctx context.Context, leader uint64, c *deimos.MemberChange)
 		return deimos.Member{}, &deimos.MemberError{Reason: deimos.MemberErrorReason(a.Reason), ID: a.ID}
 	case a.Code != 0:
 		return deimos.Member{}, &deimos.Error{Code: deimos.Code(a.Code), Cause: a.Cause}
-	case a.Member != nil:
-		return memberFromProto(a.Member).Member, nil
+	case a.Member == nil:
+		return deimos.Member{}, refusal(errNoAnswer, deimos.CauseWriteTimeout)
 	default:
-		return deimos.Member{}, nil
+		return memberFromProto(a.Member).Member, nil
 	}
 }
 
@@ -139,7 +144,7 @@ func (s *Server) Answer(ctx context.Context, from uint64, request []byte) []byte
 	} else {
 		timeout := dutyTimeout
 		if call.TimeoutMS > 0 {
-			timeout = min(timeout, time.Duration(call.TimeoutMS)*time.Millisecond)
+			timeout = min(answerMax, time.Duration(call.TimeoutMS)*time.Millisecond)
 		}
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
@@ -156,7 +161,7 @@ func (s *Server) Answer(ctx context.Context, from uint64, request []byte) []byte
 	case err != nil:
 		e := refusal(err, deimos.CauseWriteTimeout)
 		a.Code, a.Cause = uint32(e.Code), e.Cause
-	case m.ID != 0:
+	default: // after a removal the member is empty
 		p := memberToProto(member{Member: m})
 		a.Member = &p
 	}
@@ -176,41 +181,51 @@ func (s *Server) lead(ctx context.Context, c *deimos.MemberChange) (deimos.Membe
 	case <-ctx.Done():
 		return deimos.Member{}, &deimos.Error{Code: deimos.CodeRaftInternal, Cause: deimos.CauseOverloaded}
 	}
-	if c.Op == deimos.MemberLead {
+	for {
+		m, err := s.leadOnce(ctx, c)
+		if !errors.Is(err, raftnode.ErrConfChangePending) {
+			return m, err
+		}
+		// Nothing was proposed. What is under way changes what is safe, so the
+		// next try judges anew.
+		if pauseFor(ctx, changeRetry); ctx.Err() != nil {
+			return deimos.Member{}, &deimos.Error{Code: deimos.CodeRaftInternal, Cause: deimos.CauseOverloaded}
+		}
+	}
+}
+
+// leadOnce judges a change by the newest member list and makes it. raft makes
+// one at a time, and none before the leader has applied an entry of its own term.
+func (s *Server) leadOnce(ctx context.Context, c *deimos.MemberChange) (deimos.Member, error) {
+	if err := s.cfg.Node.Read(ctx); err != nil {
+		return deimos.Member{}, refusal(err, deimos.CauseReadTimeout)
+	}
+	switch {
+	case !s.cfg.Node.Status().IsLeader():
+		return deimos.Member{}, errNotLeader
+	case c.Op == deimos.MemberLead:
 		return s.handOverTo(ctx, c.ID)
+	case c.Op == deimos.MemberRemove && c.ID == s.cfg.Self.ID:
+		return deimos.Member{}, s.removeLeader(ctx)
 	}
 	cc, err := s.plan(ctx, c)
 	if err != nil {
 		return deimos.Member{}, err
 	}
-	result, err := s.proposeChange(ctx, cc)
-	if err != nil {
+	result, err := s.cfg.Node.ProposeConfChange(ctx, cc)
+	switch {
+	case errors.Is(err, raftnode.ErrNotLeader):
+		return deimos.Member{}, errNotLeader
+	case errors.Is(err, raftnode.ErrConfChangePending):
 		return deimos.Member{}, err
+	case err != nil:
+		return deimos.Member{}, refusal(err, deimos.CauseWriteTimeout)
 	}
 	if err, failed := result.(error); failed {
 		return deimos.Member{}, err
 	}
 	s.cfg.Log.Info("member list changed", "change", cc.Type.String(), "member", deimos.FormatID(cc.NodeID))
 	return s.cfg.Machine.members.Load().byID[cc.NodeID].Member, nil // the zero Member after a removal
-}
-
-// proposeChange waits for its turn: raft makes one change at a time, and none
-// before the leader has applied an entry of its own term.
-func (s *Server) proposeChange(ctx context.Context, cc raftpb.ConfChange) (any, error) {
-	for {
-		result, err := s.cfg.Node.ProposeConfChange(ctx, cc)
-		switch {
-		case err == nil:
-			return result, nil
-		case errors.Is(err, raftnode.ErrNotLeader):
-			return nil, errNotLeader
-		case !errors.Is(err, raftnode.ErrConfChangePending):
-			return nil, refusal(err, deimos.CauseWriteTimeout)
-		}
-		if pauseFor(ctx, changeRetry); ctx.Err() != nil {
-			return nil, &deimos.Error{Code: deimos.CodeRaftInternal, Cause: deimos.CauseOverloaded}
-		}
-	}
 }
 
 // plan turns a change into what goes into the log, and refuses it where it
@@ -243,6 +258,9 @@ func (s *Server) plan(ctx context.Context, c *deimos.MemberChange) (raftpb.ConfC
 		cc.Type = raftpb.ConfChangeAddNode
 		if !old.IsLearner {
 			return cc, &deimos.MemberError{Reason: deimos.MemberIsVoter, ID: c.ID}
+		}
+		if old.incarnation.IsZero() { // a voter without one could be wiped unnoticed
+			return cc, &deimos.MemberError{Reason: deimos.MemberNotCaughtUp, ID: c.ID}
 		}
 		return cc, s.checkCaughtUp(ctx, c.ID)
 	default:
@@ -353,7 +371,7 @@ func (s *Server) promoteLoop(ctx context.Context) {
 			continue
 		}
 		for _, m := range s.cfg.Machine.members.Load().records() {
-			if m.promote && m.IsLearner {
+			if m.promote && m.IsLearner && !m.incarnation.IsZero() {
 				s.tryPromote(ctx, m.ID)
 			}
 		}

@@ -3,12 +3,15 @@ package server
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/marsevilspirit/deimos"
 	"github.com/marsevilspirit/deimos/raftnode"
+	"github.com/marsevilspirit/deimos/server/serverpb"
+	"go.etcd.io/raft/v3/raftpb"
 )
 
 // changeServer runs the server of member 1 of a cluster of voters 1 to n and
@@ -25,6 +28,7 @@ func changeServer(t *testing.T, voters int, change func(*fakeNode, *Config)) (*S
 	n.progress = append(n.progress, raftnode.Progress{ID: 9, Match: 5000, Learner: true, Active: true})
 	n.log.index = 4999
 	n.machine = NewMachine(newTestMachine().Store(), members, nil)
+	start(t, n.machine, 9)
 	cfg := Config{Self: deimos.Member{ID: 1, Name: "m"}, Machine: n.machine, Node: n}
 	if change != nil {
 		change(n, &cfg)
@@ -32,6 +36,16 @@ func changeServer(t *testing.T, voters int, change func(*fakeNode, *Config)) (*S
 	s := New(cfg)
 	t.Cleanup(s.Close)
 	return s, n
+}
+
+// start lets a member publish itself.
+func start(t *testing.T, m *Machine, id uint64) {
+	t.Helper()
+	next, err := m.members.Load().setAttributes(member{Member: deimos.Member{ID: id, Name: "m"}, incarnation: deimos.Incarnation{byte(id)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.setMembers(next)
 }
 
 func TestChangesOfTheMemberList(t *testing.T) {
@@ -115,6 +129,13 @@ func TestAMemberThatWasAddedToVoteIsPromotedWhenItHasCaughtUp(t *testing.T) {
 		n.mu.Lock()
 		n.progress = append(n.progress, raftnode.Progress{ID: m.ID, Match: 5000, Learner: true, Active: true})
 		n.mu.Unlock()
+		<-time.After(10 * promoteInterval)
+		if !isLearner() {
+			t.Fatal("a member votes that has not published its data directory")
+		}
+		n.mu.Lock()
+		start(t, n.machine, m.ID)
+		n.mu.Unlock()
 		<-time.After(promoteInterval + time.Millisecond)
 		synctest.Wait()
 		if isLearner() {
@@ -179,6 +200,7 @@ func TestAnOutcomeThatNobodyKnowsIsToldAsSuch(t *testing.T) {
 		}{
 			{"the connection broke", func(context.Context, uint64, []byte) ([]byte, error) { return nil, errors.New("reset") }, deimos.CodeRaftInternal},
 			{"the answer is broken", func(context.Context, uint64, []byte) ([]byte, error) { return []byte{255}, nil }, deimos.CodeRaftInternal},
+			{"the answer is empty", func(context.Context, uint64, []byte) ([]byte, error) { return nil, nil }, deimos.CodeRaftInternal},
 			{"nobody can be asked", func(context.Context, uint64, []byte) ([]byte, error) { return nil, ErrNotAsked }, deimos.CodeLeaderElection},
 		} {
 			s := follower(t, leader, n, tt.call)
@@ -198,7 +220,7 @@ func TestALeaderThatIsToBeRemovedMakesWayFirst(t *testing.T) {
 			n.takes = true
 			cfg.Call = func(_ context.Context, to uint64, _ []byte) ([]byte, error) {
 				asked = to
-				return nil, nil
+				return (&serverpb.MemberAnswer{Member: &serverpb.Member{}}).Marshal()
 			}
 		})
 		if _, err := s.ChangeMembers(t.Context(), deimos.MemberChange{Op: deimos.MemberRemove, ID: 1}); err != nil {
@@ -219,4 +241,48 @@ func TestACallThatCannotBeReadIsAnsweredAllTheSame(t *testing.T) {
 	if _, err := f.ChangeMembers(t.Context(), deimos.MemberChange{Op: deimos.MemberPromote, ID: 9}); !errors.As(err, &e) {
 		t.Errorf("ChangeMembers = %v, want an error of the keys API", err)
 	}
+}
+
+func TestALeaderMakesWayAlsoForThoseWhoAskItToGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		leader, n := changeServer(t, 3, func(n *fakeNode, _ *Config) { n.takes = true })
+		request, err := (&serverpb.MemberCall{Op: uint32(deimos.MemberRemove), ID: 1}).Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var a serverpb.MemberAnswer
+		if err := a.Unmarshal(leader.Answer(t.Context(), 2, request)); err != nil || !a.NotLeader {
+			t.Errorf("answer = %+v, %v, want that it does not lead any more", a, err)
+		}
+		if n.handOvers.Load() != 1 || n.machine.members.Load().voters() != 3 {
+			t.Errorf("%d hand-overs and %d voters, want 1 and 3", n.handOvers.Load(), n.machine.members.Load().voters())
+		}
+	})
+}
+
+func TestAChangeIsJudgedAnewAfterAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		// Of four voters 4 is dead, and the removal of 2 is under way. To remove 3
+		// is safe as long as there are 2 and 3, and not afterwards.
+		s, n := changeServer(t, 4, func(n *fakeNode, _ *Config) {
+			n.progress[3].Active = false
+			n.pending = 1
+			n.onPending = func() {
+				next, err := n.machine.members.Load().change(raftpb.ConfChange{Type: raftpb.ConfChangeRemoveNode, NodeID: 2})
+				if err != nil {
+					t.Error(err)
+				}
+				n.machine.setMembers(next)
+				n.progress = slices.Delete(n.progress, 1, 2)
+			}
+		})
+		var refused *deimos.MemberError
+		if _, err := s.ChangeMembers(t.Context(), deimos.MemberChange{Op: deimos.MemberRemove, ID: 3}); !errors.As(err, &refused) ||
+			refused.Reason != deimos.MemberCostsQuorum {
+			t.Errorf("ChangeMembers = %v, want %q", err, deimos.MemberCostsQuorum)
+		}
+		if got := n.machine.members.Load().voters(); got != 3 {
+			t.Errorf("%d voters, want 3", got)
+		}
+	})
 }

@@ -69,12 +69,17 @@ func (m *Machine) IncarnationOf(id uint64) deimos.Incarnation {
 	return m.members.Load().byID[id].incarnation
 }
 
+// Begin gives the machine the members with which a cluster begins, or those that
+// a joining member was told of. Nothing else may use the machine yet.
+func (m *Machine) Begin(members []deimos.Member) { m.setMembers(newMembership(members)) }
+
 // Abandon makes a cluster of this one member out of the state, after all others
 // were lost for ever: they count as removed, and the store index goes up by
 // skip, so that no client sees an index twice that the lost members may have
-// given. raftIndex is that of the last entry that was applied. Nothing else may
-// use the machine yet.
-func (m *Machine) Abandon(self, raftIndex, skip uint64) {
+// given. Of self the name and URLs count only if the old cluster had removed it.
+// raftIndex is that of the last entry that was applied. Nothing else may use the
+// machine yet.
+func (m *Machine) Abandon(self deimos.Member, raftIndex, skip uint64) {
 	m.setMembers(m.members.Load().alone(self))
 	m.store.SkipTo(m.store.View().Index() + skip)
 	m.store.Publish(raftIndex)

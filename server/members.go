@@ -83,19 +83,24 @@ func (ms *membership) unknown(id uint64) error {
 }
 
 // alone returns the list that is left when all members but self are lost for
-// ever.
-func (ms *membership) alone(self uint64) *membership {
+// ever. What is not known of self, because the old cluster had removed it, is
+// as given.
+func (ms *membership) alone(self deimos.Member) *membership {
 	next := ms.clone()
 	for id := range ms.byID {
-		if id != self {
+		if id != self.ID {
 			delete(next.byID, id)
 			next.removed[id] = struct{}{}
 		}
 	}
-	m := next.byID[self]
-	m.ID, m.IsLearner, m.promote = self, false, false
+	delete(next.removed, self.ID)
+	m, known := next.byID[self.ID]
+	if !known {
+		m.Member = self
+	}
+	m.IsLearner, m.promote = false, false
 	m.incarnation = deimos.Incarnation{} // the new cluster begins with a new directory
-	next.byID[self] = m
+	next.byID[self.ID] = m
 	return next
 }
 
@@ -124,6 +129,8 @@ func (ms *membership) change(cc raftpb.ConfChange) (*membership, error) {
 			return nil, &deimos.MemberError{Reason: deimos.MemberUnknown, ID: cc.NodeID}
 		case !old.IsLearner:
 			return nil, &deimos.MemberError{Reason: deimos.MemberIsVoter, ID: cc.NodeID}
+		case old.incarnation.IsZero(): // it has not started
+			return nil, &deimos.MemberError{Reason: deimos.MemberNotCaughtUp, ID: cc.NodeID}
 		}
 		old.IsLearner, old.promote = false, false
 		next.byID[cc.NodeID] = old

@@ -13,7 +13,11 @@ import (
 
 func TestConfigurationChanges(t *testing.T) {
 	record := func(id uint64, url string) []byte {
-		data, err := (&serverpb.Member{ID: id, PeerURLs: []string{url}}).Marshal()
+		m := serverpb.Member{ID: id, PeerURLs: []string{url}}
+		if id != 4 { // it has not started
+			m.Incarnation = []byte("0123456789abcdef")
+		}
+		data, err := m.Marshal()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -35,6 +39,10 @@ func TestConfigurationChanges(t *testing.T) {
 			{raftpb.ConfChange{Type: add, NodeID: 3}, ""},
 			{raftpb.ConfChange{Type: add, NodeID: 3}, deimos.MemberIsVoter},
 		}, 3},
+		{"a learner that has not started stays one", []step{
+			{raftpb.ConfChange{Type: learner, NodeID: 4, Context: record(4, "http://127.0.0.1:4")}, ""},
+			{raftpb.ConfChange{Type: add, NodeID: 4}, deimos.MemberNotCaughtUp},
+		}, 2},
 		{"a removed id never comes back", []step{
 			{raftpb.ConfChange{Type: remove, NodeID: 2}, ""},
 			{raftpb.ConfChange{Type: remove, NodeID: 2}, deimos.MemberRemoved},
@@ -127,7 +135,7 @@ func TestAMachineThatIsLeftAlone(t *testing.T) {
 	attributes := &serverpb.Member{ID: 2, Name: "b", Incarnation: []byte("0123456789abcdef")}
 	apply(t, m, log.entry(t, &serverpb.Command{Kind: serverpb.KindAttributes, Attributes: attributes}))
 	index := m.Store().View().Index()
-	m.Abandon(2, 77, 1000)
+	m.Abandon(deimos.Member{ID: 2, Name: "other"}, 77, 1000)
 	if list := m.Members(); len(list) != 1 || list[0].ID != 2 || list[0].Name != "b" || list[0].IsLearner {
 		t.Errorf("Members() = %+v, want member 2 alone, a voter", list)
 	}

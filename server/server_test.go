@@ -30,10 +30,11 @@ type fakeNode struct {
 
 	handOvers atomic.Int64
 	// What follows is for membership changes.
-	leader   uint64 // told by a follower
-	progress []raftnode.Progress
-	pending  int  // how many changes are still under way
-	takes    bool // whether the voter that is asked takes over leadership
+	leader    uint64 // told by a follower
+	progress  []raftnode.Progress
+	onPending func() // called at each refusal for that reason
+	pending   int    // how many changes are still under way
+	takes     bool   // whether the voter that is asked takes over leadership
 }
 
 func (n *fakeNode) Propose(ctx context.Context, data []byte) (any, error) {
@@ -103,6 +104,9 @@ func (n *fakeNode) ProposeConfChange(ctx context.Context, cc raftpb.ConfChange) 
 		return nil, raftnode.ErrNotLeader
 	case n.pending > 0:
 		n.pending--
+		if n.onPending != nil {
+			n.onPending()
+		}
 		return nil, raftnode.ErrConfChangePending
 	}
 	n.log.index++

@@ -70,6 +70,8 @@ type WAL struct {
 	// state is the newest known. Term and vote are written; the commit index
 	// may be ahead of what is.
 	state raftpb.HardState
+	// savedCommit is a commit index that is known to be durable.
+	savedCommit uint64
 	// last is the raft index of the last entry, or of a snapshot above it.
 	last uint64
 	// snapshot is the newest that is recorded; zero if there is none.
@@ -118,7 +120,7 @@ func (w *WAL) Append(hs raftpb.HardState, entries []raftpb.Entry) error {
 	if err != nil {
 		return err
 	}
-	w.state, w.last = hs, last
+	w.state, w.last, w.savedCommit = hs, last, written.Commit
 	return w.follow(size)
 }
 
@@ -188,6 +190,26 @@ func (w *WAL) SaveSnapshot(meta raftpb.SnapshotMetadata) error {
 	if meta.Index >= w.snapshot.Index {
 		w.snapshot = meta
 	}
+	return w.follow(size)
+}
+
+// SaveCommit makes the newest commit index durable, which Append may only have
+// remembered. Nothing is written if it is. Any error is final.
+func (w *WAL) SaveCommit() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err != nil {
+		return w.err
+	}
+	commit := w.begin().Commit
+	if commit <= w.savedCommit {
+		return nil
+	}
+	size := 2 * recordSizeMax(w.state.Size())
+	if err := w.batch("record the commit index in", size, w.log.Sync); err != nil {
+		return err
+	}
+	w.savedCommit = commit
 	return w.follow(size)
 }
 

@@ -402,3 +402,25 @@ func TestErrorsAreOneSentence(t *testing.T) {
 		}
 	}
 }
+
+func TestSaveCommitMakesTheCommitIndexDurable(t *testing.T) {
+	for _, save := range []bool{false, true} {
+		cfg := Config{Dir: filepath.Join(tempDir(t), "data", "wal")}
+		w := mustCreate(t, cfg)
+		mustAppend(t, w, state(2, 7, 1), entriesOf(2, 2, 5, 100))
+		mustAppend(t, w, state(2, 7, 5), nil)
+		if save {
+			for range 2 { // the second time there is nothing to do
+				if err := w.SaveCommit(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		w.Abandon()
+		again, rec := mustOpen(t, cfg)
+		if got := rec.HardState.Commit == 5; got != save {
+			t.Errorf("commit index after a crash = %d with SaveCommit %v, want 5 only with it", rec.HardState.Commit, save)
+		}
+		again.Abandon()
+	}
+}
