@@ -6,6 +6,10 @@ VERSION       ?= $(shell git describe --tags --always --dirty 2>/dev/null || ech
 TEST_TIMEOUT  ?= 15m
 E2E_TIMEOUT   ?= 30m
 FUZZTIME      ?= 30s
+SEEDS         ?= 300
+FROM          ?= 1
+ROUNDS        ?= 10
+ZOO           ?=
 BENCH         ?= .
 BENCH_PKGS    ?= ./store ./raftnode ./httpapi ./wal
 # Flags for make run and make cluster: make run ARGS='--log-level debug'
@@ -51,6 +55,27 @@ bench: ## run the benchmarks; BENCH=regexp chooses
 .PHONY: e2e
 e2e: build ## run the tests with real processes
 	DEIMOS_BIN=$(CURDIR)/bin/deimos $(GO) test -count 1 -timeout $(E2E_TIMEOUT) ./test/e2e/...
+
+.PHONY: sim
+sim: ## run SEEDS (300) seeds of the simulator on two cores, or replay one: SEED=n
+ifdef SEED
+	$(GO) test -count 1 -v -run TestSeedsKeepAllPromises ./internal/sim -seed $(SEED)
+else
+	@mkdir -p bin
+	$(GO) test -c -o bin/sim.test ./internal/sim
+	@cd internal/sim && half=$$(( ($(SEEDS) + 1) / 2 )); \
+		../../bin/sim.test -test.timeout 24h -test.run TestSeedsKeepAllPromises -from $(FROM) -seeds $$half & one=$$!; \
+		../../bin/sim.test -test.timeout 24h -test.run TestSeedsKeepAllPromises -from $$(( $(FROM) + half )) -seeds $$(( $(SEEDS) - half )); two=$$?; \
+		wait $$one && exit $$two
+endif
+
+.PHONY: zoo
+zoo: ## build deliberate defects and show which test catches each; ZOO='-only M7' chooses
+	$(GO) run ./internal/zoo $(ZOO)
+
+.PHONY: faults
+faults: build ## run ROUNDS (10) runs of real processes under fault
+	DEIMOS_BIN=$(CURDIR)/bin/deimos $(GO) test -count 1 -timeout 24h -run TestRuns ./test/faults -rounds $(ROUNDS)
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME (30s)
