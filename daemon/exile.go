@@ -117,6 +117,6 @@ func addCommand(clientURL string, peerURLs []string) string {
 }
 
 func replaceCommands(clientURL string, id uint64, peerURLs []string) string {
-	return fmt.Sprintf("replace the member with `curl -X DELETE %s/members/%s` and %s, then start it with an empty data directory and "+
-		"--initial-cluster-state existing", clientURL, deimos.FormatID(id), addCommand(clientURL, peerURLs))
+	return fmt.Sprintf("replace the member with `curl -X DELETE %s/members/%s` and %s, then start it with an empty data directory, "+
+		"--initial-cluster-state existing and --bootstrap-config", clientURL, deimos.FormatID(id), addCommand(clientURL, peerURLs))
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -58,7 +59,7 @@ func openProxy(cfg Config) (*Proxy, error) {
 		ReadOnly:  cfg.Proxy == ProxyReadonly,
 		Bootstrap: p.askPeers,
 		TLS:       s.client.dial(),
-		Self:      slices.Concat(cfg.URLs.ListenClient, cfg.URLs.AdvertiseClient),
+		Self:      ownURLs(&cfg),
 		Timeout:   cfg.Timing.Request,
 		Log:       cfg.Log,
 		Metrics:   m.registry,
@@ -88,6 +89,15 @@ func openProxy(cfg Config) (*Proxy, error) {
 	p.handler.Start()
 	p.log.Info("proxy serves", "mode", cfg.Proxy, "client", addrs(p.listeners), "members", len(cfg.Bootstrap))
 	return p, nil
+}
+
+// ownURLs returns the URLs that lead back to the proxy itself. The default of
+// what is advertised does not count: it is what a member on this machine has.
+func ownURLs(cfg *Config) []string {
+	if slices.Equal(cfg.URLs.AdvertiseClient, strings.Split(DefaultClientURLs, ",")) {
+		return cfg.URLs.ListenClient
+	}
+	return slices.Concat(cfg.URLs.ListenClient, cfg.URLs.AdvertiseClient)
 }
 
 // askPeers returns the client URLs of the members, as the first of the

@@ -246,11 +246,14 @@ func (s *storage) replayed() uint64 {
 	return s.recovered.HardState.Commit
 }
 
-// checkOwner refuses the directory of another member, such as a copy of it, and
-// tells when the directory holds another cluster than the configuration
+// checkOwner refuses the directory of another member, such as a copy of it, takes
+// over the name that discovery had given to this one, and tells when the directory holds another cluster than the configuration
 // describes.
 func checkOwner(cfg *Config, id wal.Identity, members []deimos.Member) error {
 	for _, m := range members {
+		if m.ID == id.MemberID && m.Name != "" && cfg.Discovery.SRV != "" {
+			cfg.Name = m.Name // that of the record, which was not looked up again
+		}
 		if m.ID == id.MemberID && m.Name != "" && m.Name != cfg.Name {
 			return &DataDirError{Dir: cfg.DataDir, Err: fmt.Errorf(
 				"it belongs to member %q and this is %q: start it with --name %s, or choose another --data-dir", m.Name, cfg.Name, m.Name)}
