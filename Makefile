@@ -38,8 +38,9 @@ cluster: build ## run three members on 127.0.0.1:4001-4003, data in cluster.deim
 	./bin/cluster -bin bin/deimos -data cluster.deimos $(ARGS)
 
 .PHONY: test
-test: ## run all tests with the race detector
+test: ## run all tests with the race detector, and the cheap part of the bug zoo
 	$(GO) test -race -timeout $(TEST_TIMEOUT) ./...
+	$(GO) run ./internal/zoo -short
 
 .PHONY: check
 check: lint-install ## check formatting, vet and lint
@@ -70,8 +71,9 @@ else
 endif
 
 .PHONY: zoo
-zoo: ## build deliberate defects and show which test catches each; ZOO='-only M7' chooses
+zoo: ## build deliberate defects and show which test catches each, and what the simulator catches alone
 	$(GO) run ./internal/zoo $(ZOO)
+	$(GO) run ./internal/zoo -sim
 
 .PHONY: faults
 faults: build ## run ROUNDS (10) runs of real processes under fault

@@ -21,7 +21,9 @@ func TestAClusterThatHasShrunkStartsAfterACrash(t *testing.T) {
 	if status, body := doMembers(t, l, http.MethodDelete, fmt.Sprintf("/members/%x", f.MemberID()), ""); status != http.StatusNoContent {
 		t.Fatalf("DELETE = %d %s", status, body)
 	}
-	<-f.Failed()
+	if err := <-f.Failed(); err == nil {
+		t.Error("the removed member ended without a reason")
+	}
 	f.Kill()
 	l.Kill() // nothing was written after the removal
 	l.Start()

@@ -293,6 +293,7 @@ func TestErrorsOfTheBackend(t *testing.T) {
 		{"disk", raft(deimos.CauseDiskReserve), 507, "5", `{"errorCode":300,"message":"Raft Internal Error","cause":"disk space is below the reserve","index":0}`, ""},
 		{"stopping", raft(deimos.CauseStopping), 500, "", `{"errorCode":300,"message":"Raft Internal Error","cause":"the server is stopping","index":0}`, ""},
 		{"wrapped", fmt.Errorf("server: %w", raft(deimos.CauseRemoved)), 500, "", `{"errorCode":300,"message":"Raft Internal Error","cause":"the member has been removed from the cluster","index":0}`, ""},
+		{"time-out", raft(deimos.CauseWriteTimeout), 500, "", `{"errorCode":300,"message":"Raft Internal Error","cause":"request timed out; the write may or may not have been applied","index":0}`, ""},
 		{"deadline", context.DeadlineExceeded, 500, "", `{"errorCode":300,"message":"Raft Internal Error","cause":"request timed out; the write may or may not have been applied","index":0}`, `{"errorCode":300,"message":"Raft Internal Error","cause":"request timed out","index":0}`},
 		{"unknown", errors.New("surprise"), 500, "", `{"errorCode":300,"message":"Raft Internal Error","cause":"internal error","index":0}`, ""},
 		{"never sent codes", &deimos.Error{Code: deimos.CodeUnauthorized}, 401, "", `{"errorCode":110,"message":"The request requires user authentication","index":0}`, ""},

@@ -86,7 +86,7 @@ func TestAFailedAppendEndsTheNodeAndAcknowledgesNothing(t *testing.T) {
 	}
 	tn.log.setFail(syscall.EIO)
 	if _, err := tn.node.Propose(t.Context(), proposal("after")); !errors.Is(err, ErrStopped) {
-		t.Errorf("Propose over a broken disk = %v, want ErrStopped", err)
+		t.Fatalf("Propose over a broken disk = %v, want ErrStopped", err)
 	}
 	if err := <-tn.node.Failed(); !errors.Is(err, syscall.EIO) {
 		t.Errorf("Failed() = %v, want EIO", err)

@@ -57,6 +57,9 @@ func TestClearedHistoryIsNamedInTheError(t *testing.T) {
 		mustApply(t, s, set("/a", "v"))
 	}
 	_, err := s.Watch("/w", false, 20)
+	if err == nil {
+		t.Fatal("Watch(/w, 20) = nil, want 401: the history begins at 21")
+	}
 	if got, want := outcomeText(nil, err), "401 the requested history has been cleared [21/20] at 30"; got != want {
 		t.Errorf("Watch(/w, 20) = %s, want %s", got, want)
 	}

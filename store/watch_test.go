@@ -308,6 +308,9 @@ func TestSlowWatcherGetsWhatWasQueuedAndThenEnds(t *testing.T) {
 			if len(got) != tt.fits+1 || got[len(got)-1] != ErrSlowWatcher.Error() {
 				t.Errorf("slow watcher handed out %d events, want %d and %q", len(got)-1, tt.fits, ErrSlowWatcher)
 			}
+			if !w.Ready() {
+				t.Fatal("the watch of a slow watcher goes on")
+			}
 			if _, err := w.Next(t.Context()); err != ErrSlowWatcher {
 				t.Errorf("Next() again = %v, want %v", err, ErrSlowWatcher)
 			}

@@ -1,0 +1,205 @@
+package main
+
+// ackMutants acknowledge what is not durable.
+func ackMutants() []mutant {
+	const unsynced = `	if len(batch) > 0 || !raft.IsEmptyHardState(hs) {
+		if err := n.cfg.Log.Append(hs, batch); err != nil {`
+	early := func(types string) []edit {
+		return []edit{{"raftnode/appendloop.go", unsynced, `	for i := range items[:count] {
+		var early []raftpb.Message
+		for _, r := range items[i].message.Responses {
+			if ` + types + ` {
+				early = append(early, r)
+			}
+		}
+		n.respond(early)
+	}
+` + unsynced}}
+	}
+	return []mutant{
+		{
+			id: "M1", name: "answer the client before the entry is fsynced",
+			why:      "an only member confirms to itself what a crash takes away again",
+			edits:    early("r.To == n.cfg.ID"),
+			catchers: by("raftnode", "TestNothingIsAcknowledgedBeforeItIsDurable"), short: true,
+		},
+		{
+			id: "M2", name: "send an append answer before its entries are durable",
+			why:      "the leader counts a copy that a crash takes away",
+			edits:    early("r.Type == raftpb.MsgAppResp"),
+			catchers: by("raftnode", "TestNothingIsAcknowledgedBeforeItIsDurable"),
+		},
+		{
+			id: "M3", name: "send a vote before term and vote are durable",
+			why:      "a member votes twice in a term, for two leaders",
+			edits:    early("r.Type == raftpb.MsgVoteResp"),
+			catchers: by("raftnode", "TestNothingIsAcknowledgedBeforeItIsDurable"),
+		},
+		{
+			id: "M4", name: "drop the error of a log append and go on",
+			why: "everything after it is acknowledged and on no disk",
+			edits: []edit{{"raftnode/appendloop.go", `		if err := n.cfg.Log.Append(hs, batch); err != nil {
+			return 0, fmt.Errorf("raftnode: append %d entries: %w", len(batch), err)
+		}`, `		if err := n.cfg.Log.Append(hs, batch); err != nil {
+			n.logger.Error("append failed", "error", err)
+		}`}},
+			catchers: by("raftnode", "TestAFailedAppendEndsTheNodeAndAcknowledgesNothing"), short: true,
+		},
+	}
+}
+
+// diskMutants are defects of the log on disk and of the data directory.
+func diskMutants() []mutant {
+	return []mutant{
+		{
+			id: "M5a", name: "retry a failed fsync and go on if it succeeds",
+			why: "the kernel forgets the pages after the first failure; the second success means nothing",
+			edits: []edit{{"wal/wal.go", `		return save()
+	})
+	if err != nil {
+		return w.fail(ioError(doing, w.path(), err))
+	}`, `		return save()
+	})
+	if err != nil {
+		err = guard(w.log.Sync)
+	}
+	if err != nil {
+		return ioError(doing, w.path(), err)
+	}`}},
+			catchers: by("wal", "TestFailedWriteOrSyncIsFinal"),
+		},
+		{
+			id: "M5b", name: "a failed append does not keep later ones from succeeding",
+			why:      "the log goes on behind a hole",
+			edits:    []edit{{"wal/wal.go", "	if w.err == nil {\n		w.err = err\n	}\n	return w.err", "	return err"}},
+			catchers: by("wal", "TestFailedWriteOrSyncIsFinal"),
+		},
+		{
+			id: "M6", name: "trust the newest segment after exit 74 without rewriting it",
+			why:      "pages that look fine in the page cache never reached the disk",
+			edits:    []edit{{"wal/repair.go", "	err := rewrite(cfg.FS, seg, end)", "	var err error\n	if r.Verdict == Torn {\n		err = rewrite(cfg.FS, seg, end)\n	}"}},
+			catchers: by("wal", "TestNewestSegmentIsNotTrustedAfterACrash"),
+		},
+		{
+			id: "M7", name: "call the log package's repair on every read error",
+			why:      "acknowledged entries behind the damage are cut off without a word",
+			edits:    []edit{{"wal/inspect.go", "	case settled, s.records < segmentHead, seg.laterBatch(at):", "	case !newest, s.records < segmentHead:"}},
+			catchers: by("wal", "TestDamagedMiddleIsRefused"), short: true,
+		},
+		{
+			id: "M8", name: "take a zeroed length word as the end of the log",
+			why: "everything behind it is overwritten",
+			edits: []edit{{"wal/inspect.go", `		r, ok := seg.record(at)
+		if !ok {
+			return`, `		r, ok := seg.record(at)
+		if !ok && at+frameBytes <= seg.end && binary.LittleEndian.Uint64(seg.bytes(at, frameBytes)) == 0 {
+			break
+		}
+		if !ok {
+			return`}, {"wal/inspect.go", `import (
+	"bytes"
+`, `import (
+	"bytes"
+	"encoding/binary"
+`}},
+			catchers: by("wal", "TestDamagedMiddleIsRefused"),
+		},
+		{
+			id: "M9", name: "skip the directory fsync after renaming a snapshot",
+			why: "the name is gone after a power loss, and the log was pruned for it",
+			edits: []edit{{"snap/snap.go", `		return ioError("rename", s.path(from), err)
+	}
+	return s.syncDir()`, `		return ioError("rename", s.path(from), err)
+	}
+	return nil`}},
+			catchers: by("snap", "TestSaveSurvivesPowerLossAtEveryStep"), short: true,
+		},
+		{
+			id: "M46", name: "free-space check off",
+			why:      "the log meets the end of the disk in the middle of a batch",
+			edits:    []edit{{"server/server.go", "	if s.cfg.DiskLow() {\n		return nil,", "	if false && s.cfg.DiskLow() {\n		return nil,"}},
+			catchers: by("server", "TestAFullDiskRefusesWritesAndHandsOverLeadership"),
+		},
+		{
+			id: "M47", name: "data directory not locked",
+			why:      "two processes write one log",
+			edits:    []edit{{"daemon/datadir.go", "		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)", "		_, err := f.Stat()"}},
+			catchers: by("daemon", "TestASecondDaemonOnTheSameDirectoryIsRefused"),
+		},
+	}
+}
+
+// snapshotMutants are defects of snapshots.
+func snapshotMutants() []mutant {
+	return []mutant{
+		{
+			id: "M10", name: "write a snapshot in place",
+			why:      "a crash leaves half a snapshot under the name of a whole one",
+			edits:    []edit{{"snap/snap.go", "	temp := name + fsx.TempSuffix", "	temp := name"}},
+			catchers: by("snap", "TestSaveFailsAtEveryStep|TestSaveSurvivesPowerLossAtEveryStep"),
+		},
+		{
+			id: "M11a", name: "a snapshot counts without having been read back",
+			why: "the log is pruned for a snapshot that the disk has mangled",
+			edits: []edit{{"snap/snap.go", `		err = s.check(s.path(temp), meta, false)
+		var damage *DamageError`, `		var damage *DamageError`}},
+			catchers: by("snap", "TestReadBackThatDiffersFailsTheSave"),
+		},
+		{
+			id: "M11b", name: "prune the log before the snapshot is saved",
+			why: "when the snapshot fails, the state is nowhere",
+			edits: []edit{{"raftnode/snapshotter.go", `	began := time.Now()
+`, `	began := time.Now()
+	if err := n.cfg.Log.Release(shot.meta.Index); err != nil {
+		return err
+	}
+`}},
+			catchers: by("raftnode", "TestTheLogIsReleasedForSavedSnapshotsOnly"),
+		},
+		{
+			id: "M12", name: "load a snapshot without checking its checksum",
+			why: "a flipped bit becomes the state of the cluster",
+			edits: []edit{{"snap/file.go", `		return d.damage(start, "a chunk does not match its checksum")
+`, `		d.crc = binary.LittleEndian.Uint32(b[n:])
+`}, {"snap/file.go", "	case binary.LittleEndian.Uint32(b[12:]) != crc32.Update(d.crc, castagnoli, b[:12]):", "	case false:"}},
+			catchers: by("snap", "TestEveryChangedByteIsNoticed"), short: true,
+		},
+		{
+			id: "M13a", sim: true, name: "leave deadlines out of the snapshot",
+			why:      "keys live for ever on the member that restores it",
+			edits:    []edit{{"store/snapshot.go", "			DeadlineMs:    n.deadlineMS,\n", ""}},
+			catchers: by("store", "TestRestoreBringsEverythingBack"), short: true,
+		},
+		{
+			id: "M13b", name: "leave the cluster time out of the snapshot",
+			why:      "a member that restores it expires keys by another time than the others",
+			edits:    []edit{{"server/machine.go", "		TimeMS:   m.timeMS,\n", ""}},
+			catchers: by("server", "TestASnapshotHoldsEverything"),
+		},
+		{
+			id: "M14a", name: "leave removed ids out of the snapshot",
+			why:      "a removed member is let in again",
+			edits:    []edit{{"server/machine.go", "		Removed:  slices.Sorted(maps.Keys(members.removed)),\n", ""}, {"server/machine.go", "	\"maps\"\n	\"slices\"\n", ""}},
+			catchers: by("server", "TestASnapshotHoldsEverything"),
+		},
+		{
+			id: "M14b", sim: true, name: "leave learners out of the snapshot",
+			why:      "a member that restores it does not know who only learns",
+			edits:    []edit{{"server/command.go", "IsLearner: m.IsLearner", "IsLearner: false"}},
+			catchers: by("server", "TestASnapshotKnowsWhoLearnsAndWithWhichDirectory"),
+		},
+		{
+			id: "M14c", name: "leave incarnations out of the snapshot",
+			why:      "a member that restores it lets a wiped one in",
+			edits:    []edit{{"server/command.go", "		p.Incarnation = m.incarnation[:]\n", "		p.Incarnation = nil\n"}},
+			catchers: by("server", "TestASnapshotKnowsWhoLearnsAndWithWhichDirectory"),
+		},
+		{
+			id: "M15", name: "snapshot labelled one index too low: one entry applied twice",
+			why: "the members differ",
+			edits: []edit{{"raftnode/applyloop.go", "	a.n.shots <- capture{meta: a.at, write: a.n.cfg.Machine.Capture()} // we alone fill it",
+				"	low := a.at\n	low.Index--\n	a.n.shots <- capture{meta: low, write: a.n.cfg.Machine.Capture()}"}},
+			catchers: by("raftnode", "TestARestartedMemberHasEverythingItAcknowledged"),
+		},
+	}
+}

@@ -1,0 +1,118 @@
+package main
+
+// requestMutants are defects of the client port.
+func requestMutants() []mutant {
+	return []mutant{
+		{
+			id: "M39a", name: "prevIndex dropped beside prevExist",
+			why:      "a condition that was given does not count",
+			edits:    []edit{{"httpapi/keys.go", "	case compare:\n		r.Op = deimos.OpCompareAndSwap\n		setCompare(r, o)\n	case o.exist == yes:\n		r.Op = deimos.OpUpdate\n", "	case o.exist == yes:\n		r.Op = deimos.OpUpdate\n	case compare:\n		r.Op = deimos.OpCompareAndSwap\n		setCompare(r, o)\n"}},
+			catchers: by("httpapi", "TestRequestsBecomeOperations|TestTranscripts"),
+		},
+		{
+			id: "M39b", name: "unknown prev… ignored",
+			why:      "a misspelt condition makes a write unconditional",
+			edits:    []edit{{"httpapi/options.go", "	if c.form.hasMisspelt {", "	if false {"}},
+			catchers: by("httpapi", "TestEveryRejection"),
+		},
+		{
+			id: "M40", name: "missing return after an error: two bodies",
+			why:      "a client parses one answer and takes the other for that of its next request",
+			edits:    []edit{{"httpapi/keys.go", "		c.notAllowed(\"HEAD,GET,PUT,POST,DELETE\")\n		return\n", "		c.notAllowed(\"HEAD,GET,PUT,POST,DELETE\")\n"}},
+			catchers: by("httpapi", "TestOtherMethodsAreNotAllowedOnKeys|FuzzEveryAnswerIsWhole"),
+		},
+		{
+			id: "M41", name: "body limit not applied to chunked bodies",
+			why:      "one request takes as much memory as its client likes",
+			edits:    []edit{{"httpapi/body.go", "		size = in.limit\n", "		in.limit *= 16\n		size = in.limit\n"}},
+			catchers: by("httpapi", "TestBodyWithoutALengthIsBoundedToo"),
+		},
+	}
+}
+
+// processMutants are defects of the life of a member.
+func processMutants() []mutant {
+	return []mutant{
+		{
+			id: "M48", name: "idle tick writes an entry",
+			why:      "an idle cluster wears out its disks",
+			edits:    []edit{{"server/duties.go", "		for s.due() {\n", "		for once := true; once || s.due(); once = false {\n"}},
+			catchers: by("server", "TestAnIdleServerProposesNothing"), short: true,
+		},
+		{
+			id: "M49", name: "no leadership hand-over on SIGTERM",
+			why:      "each restart of a leader costs an election timeout",
+			edits:    []edit{{"daemon/daemon.go", "	d.handOver(ctx)\n", ""}},
+			catchers: by("daemon", "TestAStoppedLeaderHasASuccessorAtOnce"),
+		},
+	}
+}
+
+// foundMutants are defects that were once in this project.
+func foundMutants() []mutant {
+	return []mutant{
+		{
+			id: "F1", name: "a follower counts its own cluster time instead of the leader's",
+			why:      "it leads with another time, and TTLs end early",
+			edits:    []edit{{"raftnode/core.go", "				c.clock.adopt(timeMS)\n", "				_ = timeMS\n"}},
+			catchers: by("raftnode", "TestFollowersTakeOverTheTimeOfALeaderWhoIsBehind"),
+		},
+		{
+			id: "F2", name: "local reads and watches served before the log is replayed after a start",
+			why:      "a client sees an older state than it saw before the restart",
+			edits:    []edit{{"server/server.go", "	if cfg.Recovered == 0 {\n", "	if cfg.Recovered == 0 || true {\n"}},
+			catchers: by("server", "TestLocalReadsAndWatchesWaitForWhatWasSeenBeforeARestart"),
+		},
+		{
+			id: "F3", name: "forwarded proposals dropped during a hand-over",
+			why:      "writes time out although a leader is there",
+			edits:    []edit{{"raftnode/core.go", "		c.forward(m.Entries)\n		return nil\n", "		c.stampEntries(m.Entries)\n		return c.step(m)\n"}},
+			catchers: by("raftnode", "TestForwardedProposalsWaitForTheLeaderOfAHandOver"),
+		},
+		{
+			id: "F4", name: "a snapshot that does not know the learner is sent to it",
+			why:      "raft does not restore it, and the learner never catches up",
+			edits:    []edit{{"raftnode/loop.go", "	if !knows(&meta.ConfState, m.To) {\n", "	if false {\n"}},
+			catchers: by("raftnode", "TestALearnerGetsASnapshotThatKnowsIt"),
+		},
+		{
+			id: "F5", name: "a forced new cluster keeps the old incarnation",
+			why:      "the survivor takes itself for a wiped member and stops",
+			edits:    []edit{{"server/members.go", "	m.incarnation = deimos.Incarnation{} // the new cluster begins with a new directory\n", ""}},
+			catchers: by("server", "TestAMachineThatIsLeftAlone"),
+		},
+		{
+			id: "F6", name: "attributes of another incarnation accepted",
+			why:      "a wiped member takes the place of the one that has voted",
+			edits:    []edit{{"server/members.go", "	case !m.incarnation.IsZero() && m.incarnation != attributes.incarnation:", "	case false:"}},
+			catchers: by("server", "TestAMemberKeepsItsIncarnation"),
+		},
+		{
+			id: "F7", name: "a configuration change takes effect before its commit index is durable",
+			why:      "after a restart the member waits for a quorum of members that were removed",
+			edits:    []edit{{"raftnode/applyloop.go", "	if saved, err := a.saveCommit(); err != nil || !saved {\n		return err\n	}\n", ""}},
+			catchers: by("raftnode", "TestAConfigurationChangeIsDurablyCommittedBeforeItTakesEffect"),
+		},
+		{
+			id: "F8", name: "a commit index that is to be saved is only remembered",
+			why:      "after a restart the member waits for a quorum of members that were removed",
+			edits:    []edit{{"wal/wal.go", "	if commit <= w.savedCommit {\n		return nil\n	}\n", "	if commit > 0 {\n		return nil\n	}\n"}},
+			catchers: by("wal", "TestSaveCommitMakesTheCommitIndexDurable"),
+		},
+		{
+			id: "F9", name: "a snapshot that was put off is forgotten",
+			why:      "the log grows by all that lies between two snapshots, on a disk that was full",
+			edits:    []edit{{"raftnode/snapshotter.go", "		n.applies.put(applyItem{putOff: &shot.meta})\n", ""}},
+			catchers: by("raftnode", "TestASnapshotThatWasPutOffIsTriedAgainSoon"),
+		},
+		{
+			id: "F10", name: "a member that has never started is promoted",
+			why:      "a voter without a data directory counts for the quorum",
+			edits:    []edit{{"server/members.go", "		case old.incarnation.IsZero(): // it has not started\n			return nil, &deimos.MemberError{Reason: deimos.MemberNotCaughtUp, ID: cc.NodeID}\n", ""}},
+			catchers: by("server", "TestConfigurationChanges"),
+		},
+	}
+}
+
+// notYet returns the numbers of the specification that have no mutant.
+func notYet() []waiting { return nil }

@@ -1,0 +1,321 @@
+package raftnode
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+// recordingSender keeps what a node wants to have sent.
+type recordingSender struct {
+	mu   sync.Mutex
+	sent []raftpb.Message
+}
+
+func (s *recordingSender) Send(ms []raftpb.Message) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sent = append(s.sent, ms...)
+}
+
+func (s *recordingSender) SendSnapshot(_ raftpb.Message, _ int64, body io.ReadCloser) {
+	_ = body.Close()
+}
+
+// count returns how many messages of a type promise something.
+func (s *recordingSender) count(kind raftpb.MessageType) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, m := range s.sent {
+		if m.Type == kind && !m.Reject {
+			n++
+		}
+	}
+	return n
+}
+
+// The disk of a member does not answer. Until it does, the member tells nobody
+// what it has not made durable.
+func TestNothingIsAcknowledgedBeforeItIsDurable(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		voters []uint64
+		// ask makes the member promise something, promised counts its promises.
+		ask      func(n *Node, told chan error)
+		promised func(s *recordingSender, told chan error) int
+	}{
+		{
+			"a write", []uint64{1},
+			func(n *Node, told chan error) {
+				go func() {
+					_, err := n.Propose(context.Background(), proposal("x"))
+					told <- err
+				}()
+			},
+			func(_ *recordingSender, told chan error) int { return len(told) },
+		},
+		{
+			"an append", []uint64{1, 2},
+			func(n *Node, told chan error) {
+				told <- n.Process(raftpb.Message{
+					Type: raftpb.MsgApp, From: 2, To: 1, Term: 2, Index: 1, LogTerm: 1, Entries: []raftpb.Entry{{Index: 2, Term: 2}},
+				})
+			},
+			func(s *recordingSender, _ chan error) int { return s.count(raftpb.MsgAppResp) },
+		},
+		{
+			"a vote", []uint64{1, 2},
+			func(n *Node, told chan error) {
+				told <- n.Process(raftpb.Message{Type: raftpb.MsgVote, From: 2, To: 1, Term: 5, Index: 9, LogTerm: 4})
+			},
+			func(s *recordingSender, _ chan error) int { return s.count(raftpb.MsgVoteResp) },
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				log := &fakeLog{hs: raftpb.HardState{Commit: 1}}
+				n, sender := startAlone(t, log, tt.voters)
+				if len(tt.voters) == 1 {
+					<-time.After(10 * n.cfg.ElectionTimeout) // it leads
+				}
+				gate := make(chan struct{})
+				log.mu.Lock()
+				log.gate = gate
+				log.mu.Unlock()
+				told := make(chan error, 1)
+				tt.ask(n, told)
+				synctest.Wait()
+				if got := tt.promised(sender, told); got != 0 {
+					t.Errorf("%d promises while the disk was silent, want 0", got)
+				}
+				close(gate)
+				synctest.Wait()
+				if got := tt.promised(sender, told); got != 1 {
+					t.Errorf("%d promises after the disk had answered, want 1", got)
+				}
+				if err := <-told; err != nil {
+					t.Errorf("the member says %v, want nil", err)
+				}
+			})
+		})
+	}
+}
+
+// startAlone starts member 1 of a cluster whose other members the test plays.
+func startAlone(t *testing.T, log *fakeLog, voters []uint64) (*Node, *recordingSender) {
+	t.Helper()
+	sender := &recordingSender{}
+	n, err := New(Config{
+		ID: 1, Run: 100, HeartbeatInterval: 10 * time.Millisecond, ElectionTimeout: 100 * time.Millisecond, SnapshotCount: 1000,
+		Recovered: log.recovered(firstSnapshot(voters).Metadata),
+		Log:       log, Snapshots: &fakeSnapshots{}, Machine: &fakeMachine{}, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Start(sender)
+	t.Cleanup(n.Stop)
+	return n, sender
+}
+
+func TestTheLogIsReleasedForSavedSnapshotsOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, nodes := startNodes(t, 1, func(c *Config) { c.SnapshotCount = 10 })
+		tn := leaderOf(t, nodes)
+		propose := func() (released, newest uint64) {
+			for range 30 {
+				if _, err := tn.node.Propose(t.Context(), proposal("x")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			synctest.Wait()
+			shot, _ := tn.snapshots.newest()
+			tn.log.mu.Lock()
+			defer tn.log.mu.Unlock()
+			return tn.log.released, shot.meta.Index
+		}
+		tn.snapshots.mu.Lock()
+		tn.snapshots.fail = syscall.ENOSPC
+		tn.snapshots.mu.Unlock()
+		if released, newest := propose(); released != 0 || newest != 1 {
+			t.Errorf("released up to raft index %d with the newest snapshot at %d, want 0 and 1: no snapshot could be saved", released, newest)
+		}
+		tn.snapshots.mu.Lock()
+		tn.snapshots.fail = nil
+		tn.snapshots.mu.Unlock()
+		<-time.After(snapshotPause)
+		if released, newest := propose(); released == 0 || released >= newest {
+			t.Errorf("released up to raft index %d with the newest snapshot at %d, want more than 0 and less than that", released, newest)
+		}
+	})
+}
+
+// There may be no second chance for as many entries as lie between two
+// snapshots.
+func TestASnapshotThatWasPutOffIsTriedAgainSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const count = 100
+		_, nodes := startNodes(t, 1, func(c *Config) { c.SnapshotCount = count })
+		tn := leaderOf(t, nodes)
+		setFail := func(err error) {
+			tn.snapshots.mu.Lock()
+			defer tn.snapshots.mu.Unlock()
+			tn.snapshots.fail = err
+		}
+		propose := func(entries int) (newest uint64) {
+			for range entries {
+				if _, err := tn.node.Propose(t.Context(), proposal("x")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			synctest.Wait()
+			shot, _ := tn.snapshots.newest()
+			return shot.meta.Index
+		}
+		setFail(syscall.ENOSPC)
+		if newest := propose(count); newest != 1 {
+			t.Fatalf("newest snapshot at raft index %d on a full disk, want 1", newest)
+		}
+		setFail(nil)
+		<-time.After(snapshotPause)
+		if newest := propose(1); newest < count {
+			t.Errorf("newest snapshot at raft index %d with space again, want one of now", newest)
+		}
+	})
+}
+
+// One fsync that takes long must not cost an election.
+func TestHeartbeatsDoNotWaitForTheDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, nodes := startNodes(t, 3, nil)
+		leader := leaderOf(t, nodes)
+		if _, err := leader.node.Propose(t.Context(), proposal("x")); err != nil {
+			t.Fatal(err)
+		}
+		before := leader.node.Status()
+		gate := make(chan struct{})
+		leader.log.mu.Lock()
+		leader.log.gate = gate
+		leader.log.mu.Unlock()
+		told := make(chan error, 1)
+		go func() {
+			_, err := leader.node.Propose(t.Context(), proposal("slow"))
+			told <- err
+		}()
+		<-time.After(slowDiskMin * 9 / 10) // many election timeouts
+		for i, tn := range nodes {
+			if st := tn.node.Status(); st.Term != before.Term || st.Leader != before.Leader {
+				t.Errorf("member %d has leader %d in term %d while the leader's disk was slow, want %d in %d",
+					i+1, st.Leader, st.Term, before.Leader, before.Term)
+			}
+		}
+		close(gate)
+		if err := <-told; err != nil {
+			t.Errorf("Propose over the slow disk = %v, want nil", err)
+		}
+	})
+}
+
+// The newest snapshot was taken before the learner was added. raft does not
+// restore a snapshot on a member that the snapshot does not know.
+func TestALearnerGetsASnapshotThatKnowsIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net, nodes := startNodes(t, 1, nil)
+		leader := leaderOf(t, nodes)
+		if _, err := leader.node.Propose(t.Context(), proposal("x")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := leader.node.ProposeConfChange(t.Context(), raftpb.ConfChange{Type: raftpb.ConfChangeAddLearnerNode, NodeID: 2}); err != nil {
+			t.Fatal(err)
+		}
+		learner := &testNode{
+			log:       &fakeLog{},
+			snapshots: &fakeSnapshots{saved: map[uint64]fakeSnapshot{}, inbound: map[uint64][]byte{}},
+			machine:   &fakeMachine{},
+		}
+		startNode(t, net, 2, learner, raftpb.SnapshotMetadata{}, nil)
+		<-time.After(20 * learner.node.cfg.ElectionTimeout)
+		if got := len(learner.machine.applied()); got != 1 {
+			t.Fatalf("the learner has applied %d writes, want 1", got)
+		}
+		shot, _ := learner.snapshots.newest()
+		if !knows(&shot.meta.ConfState, 2) {
+			t.Errorf("the learner has a snapshot of the configuration %v, want one that knows it", shot.meta.ConfState)
+		}
+	})
+}
+
+func TestAConfirmedReadWaitsUntilItsIndexIsApplied(t *testing.T) {
+	net := newCoreNet(t, 1)
+	c := net.elect(1)
+	r := newReaders(7)
+	b, fresh, err := r.join()
+	if err != nil || !fresh {
+		t.Fatalf("join() = fresh %v, %v, want true and no error", fresh, err)
+	}
+	r.begin(c.Core)
+	r.finish([]ReadResult{{ID: c.rounds[0].id, RaftIndex: 9}})
+	r.advance(8)
+	select {
+	case <-b.done:
+		t.Error("a read that was confirmed at raft index 9 was answered with 8 applied")
+	default:
+	}
+	if !r.confirmed(b) {
+		t.Error("the read does not count as confirmed")
+	}
+	r.advance(9)
+	select {
+	case <-b.done:
+	default:
+		t.Error("a read that was confirmed at raft index 9 was not answered with 9 applied")
+	}
+	if b.err != nil {
+		t.Errorf("the read ended with %v, want nil", b.err)
+	}
+}
+
+// savingLog tells when a commit index is saved.
+type savingLog struct {
+	*fakeLog
+	onSave func()
+}
+
+func (l savingLog) SaveCommit() error {
+	l.onSave()
+	return l.fakeLog.SaveCommit()
+}
+
+// A start begins with the configuration at the durable commit index. If that
+// were older than one that has taken effect, a removed member could be needed.
+func TestAConfigurationChangeIsDurablyCommittedBeforeItTakesEffect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var tn *testNode
+		var saves int
+		_, nodes := startNodes(t, 1, func(c *Config) {
+			c.Log = savingLog{c.Log.(*fakeLog), func() {
+				if saves++; tn.node.Applied() >= tn.node.Status().Committed {
+					t.Error("the change was applied before its commit index was saved")
+				}
+			}}
+		})
+		tn = leaderOf(t, nodes)
+		if _, err := tn.node.Propose(t.Context(), proposal("x")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tn.node.ProposeConfChange(t.Context(), raftpb.ConfChange{Type: raftpb.ConfChangeAddLearnerNode, NodeID: 2}); err != nil {
+			t.Fatal(err)
+		}
+		if saves != 1 {
+			t.Errorf("the commit index was saved %d times, want once", saves)
+		}
+	})
+}
