@@ -58,16 +58,11 @@ e2e: build ## run the tests with real processes
 	DEIMOS_BIN=$(CURDIR)/bin/deimos $(GO) test -count 1 -timeout $(E2E_TIMEOUT) ./test/e2e/...
 
 .PHONY: sim
-sim: ## run SEEDS (300) seeds of the simulator on two cores, or replay one: SEED=n
+sim: ## run SEEDS (300) seeds of the simulator from FROM (1) on, or replay one: SEED=n
 ifdef SEED
-	$(GO) test -count 1 -v -run TestSeedsKeepAllPromises ./internal/sim -seed $(SEED)
+	$(GO) run ./internal/sim/simrun -seed $(SEED)
 else
-	@mkdir -p bin
-	$(GO) test -c -o bin/sim.test ./internal/sim
-	@cd internal/sim && half=$$(( ($(SEEDS) + 1) / 2 )); \
-		../../bin/sim.test -test.timeout 24h -test.run TestSeedsKeepAllPromises -from $(FROM) -seeds $$half & one=$$!; \
-		../../bin/sim.test -test.timeout 24h -test.run TestSeedsKeepAllPromises -from $$(( $(FROM) + half )) -seeds $$(( $(SEEDS) - half )); two=$$?; \
-		wait $$one && exit $$two
+	$(GO) run ./internal/sim/simrun -seeds $(SEEDS) -from $(FROM)
 endif
 
 .PHONY: zoo

@@ -93,7 +93,7 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 	d.space = newDiskSpace(d.dir.path, d.log)
 	followed := &peers{log: d.log, later: d.afterElection}
 	d.machine = newMachine(&d.cfg, followed.follow)
-	find := func() (origin, error) { return findOrigin(ctx, &d.cfg, d.secured) }
+	find := func(fresh bool) (origin, error) { return findOrigin(ctx, &d.cfg, d.secured, fresh) }
 	if d.storage, err = openStorage(&d.cfg, d.dir, find, d.machine, m); err != nil {
 		return err
 	}
@@ -155,6 +155,9 @@ func (d *Daemon) openNode(m *metrics) (err error) {
 		TLS:           d.secured.peer.dial(),
 		Answer:        d.answer,
 		Members:       httpapi.MembersHandler(memberList{d}),
+		RaftIndex:     d.node.Applied,
+		Incarnations:  d.machine.Incarnations,
+		Introducers:   d.cfg.introducers(),
 		Log:           d.log,
 		Metrics:       m.registry,
 	})

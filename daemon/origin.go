@@ -17,6 +17,9 @@ const (
 	// is the time between two rounds of asking all its members.
 	lookUpTimeout = 15 * time.Second
 	lookUpPause   = 500 * time.Millisecond
+	// lookUpElections is for how many election timeouts a list is asked for again
+	// that does not have this member as it should be.
+	lookUpElections = 3
 )
 
 // origin is what a member knows of its cluster before it has a state.
@@ -29,23 +32,45 @@ type origin struct {
 	joins bool
 }
 
+// originFinder finds an origin; fresh tells that there is no data directory yet.
+type originFinder func(fresh bool) (origin, error)
+
 // findOrigin finds out where a member comes from that has no state: from the
 // members it was configured with, or from the running cluster that it joins.
-func findOrigin(ctx context.Context, cfg *Config, s *security) (origin, error) {
+func findOrigin(ctx context.Context, cfg *Config, s *security, fresh bool) (origin, error) {
 	if cfg.InitialClusterState == ClusterStateExisting {
-		return lookUp(ctx, cfg, s)
+		return lookUp(ctx, cfg, s, fresh)
 	}
 	members, self := firstMembers(cfg.Bootstrap, cfg.InitialClusterToken, cfg.Name)
 	return origin{members: members, self: self.ID, clusterID: clusterID(members, cfg.InitialClusterToken)}, nil
 }
 
 // lookUp asks the members of a running cluster who they are, and finds this
-// member among them by its peer URLs. They have to agree on the cluster.
-func lookUp(ctx context.Context, cfg *Config, s *security) (origin, error) {
-	info, err := askMembers(ctx, cfg, s)
-	if err != nil {
-		return origin{}, err
+// member among them. fresh tells that it has no data directory yet.
+func lookUp(ctx context.Context, cfg *Config, s *security, fresh bool) (origin, error) {
+	for began := time.Now(); ; {
+		info, err := askMembers(ctx, cfg, s)
+		if err != nil {
+			return origin{}, err
+		}
+		o, err := findSelf(cfg, info)
+		if err == nil && fresh {
+			err = o.checkNotStarted(cfg)
+		}
+		// Those who answered may not have heard of a change that was made just now.
+		if err == nil || FailureOf(err) == FailureUsage || time.Since(began) > lookUpElections*cfg.Timing.Election {
+			return o, err
+		}
+		select {
+		case <-time.After(lookUpPause):
+		case <-ctx.Done():
+			return o, err
+		}
 	}
+}
+
+// findSelf finds a member in a list by its peer URLs.
+func findSelf(cfg *Config, info transport.MembersInfo) (origin, error) {
 	o := origin{members: info.Members, clusterID: info.ClusterID, joins: true}
 	var self *deimos.Member
 	for i := range info.Members {
@@ -123,8 +148,17 @@ func (e *disagreementError) Error() string {
 		e.urls[0], deimos.FormatID(e.clusters[0]), e.urls[1], deimos.FormatID(e.clusters[1]))
 }
 
-// askOnce asks each of the other configured members once, and returns the
-// answer that lists most members: one that has fallen behind knows of fewer.
+// introducers returns the peer URLs of the configured members.
+func (c *Config) introducers() []string {
+	var urls []string
+	for _, m := range c.Bootstrap {
+		urls = append(urls, m.PeerURLs...)
+	}
+	return urls
+}
+
+// askOnce asks each of the other configured members once, and returns the newest
+// answer.
 func askOnce(ctx context.Context, client *transport.Client, cfg *Config) (best transport.MembersInfo, err error) {
 	var errs []error
 	var bestURL string
@@ -143,7 +177,7 @@ func askOnce(ctx context.Context, client *transport.Client, cfg *Config) (best t
 			if bestURL != "" && info.ClusterID != best.ClusterID {
 				return best, &disagreementError{[2]string{bestURL, u}, [2]uint64{best.ClusterID, info.ClusterID}}
 			}
-			if bestURL == "" || len(info.Members) > len(best.Members) {
+			if bestURL == "" || info.RaftIndex > best.RaftIndex {
 				best, bestURL = info, u
 			}
 			break // one answer of each member is enough

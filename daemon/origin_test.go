@@ -9,6 +9,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/marsevilspirit/deimos"
+	"github.com/marsevilspirit/deimos/transport"
 )
 
 // openJoiner opens the storage of a member that joins, and returns it still
@@ -17,7 +18,7 @@ func openJoiner(t *testing.T, dir *dataDir, from origin) (*storage, error) {
 	t.Helper()
 	cfg := Config{Name: "b", DataDir: dir.path, InitialClusterState: ClusterStateExisting}
 	cfg.setDefaults()
-	find := func() (origin, error) { return from, nil }
+	find := func(bool) (origin, error) { return from, nil }
 	if !from.joins {
 		cfg.InitialClusterState = ClusterStateNew
 	}
@@ -65,12 +66,37 @@ func TestAJoinerThatWasStoppedBeforeItsFirstSnapshotGoesOn(t *testing.T) {
 	}
 }
 
-func TestAStartedMemberDoesNotGetASecondDirectory(t *testing.T) {
-	dir := &dataDir{path: filepath.Join(t.TempDir(), "b.deimos")}
-	from := origin{members: []deimos.Member{{ID: 2, Name: "b", PeerURLs: []string{"http://127.0.0.1:2"}}}, self: 2, clusterID: 7, joins: true}
-	_, err := openJoiner(t, dir, from)
-	if FailureOf(err) != FailureDataDir || !strings.Contains(err.Error(), "curl -X DELETE") {
-		t.Errorf("openStorage = %v, want a refusal with the commands that replace the member", err)
+func TestAMemberIsFoundInAListByItsPeerURLs(t *testing.T) {
+	list := []deimos.Member{
+		{ID: 1, Name: "a", PeerURLs: []string{"http://127.0.0.1:1"}},
+		{ID: 2, PeerURLs: []string{"http://127.0.0.1:2"}},
+		{ID: 3, Name: "c", PeerURLs: []string{"http://127.0.0.1:3"}},
+	}
+	for _, tt := range []struct {
+		name, member string
+		urls         []string
+		want         uint64
+		refusal      string
+	}{
+		{"added", "b", []string{"http://127.0.0.1:2"}, 2, ""},
+		{"not added", "b", []string{"http://127.0.0.1:4"}, 0, "add this member first"},
+		{"the URLs of two", "b", []string{"http://127.0.0.1:2", "http://127.0.0.1:3"}, 0, "belong to two members"},
+		{"the name of another", "a", []string{"http://127.0.0.1:2"}, 0, "choose another --name"},
+		{"started before", "c", []string{"http://127.0.0.1:3"}, 0, "curl -X DELETE"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			cfg := Config{Name: tt.member, URLs: URLs{AdvertisePeer: tt.urls}}
+			o, err := findSelf(&cfg, transport.MembersInfo{ClusterID: 7, Members: list})
+			if err == nil {
+				err = o.checkNotStarted(&cfg)
+			}
+			switch {
+			case tt.refusal == "" && (err != nil || o.self != tt.want || o.clusterID != 7 || !o.joins):
+				t.Errorf("origin %+v, %v, want member %d", o, err, tt.want)
+			case tt.refusal != "" && (err == nil || !strings.Contains(err.Error(), tt.refusal)):
+				t.Errorf("error = %v, want one that says %q", err, tt.refusal)
+			}
+		})
 	}
 }
 

@@ -38,7 +38,7 @@ type storage struct {
 // openStorage opens what the data directory holds, or makes a new member in it,
 // and restores the machine from the newest snapshot. find is asked for the
 // origin of a member that has no state.
-func openStorage(cfg *Config, dir *dataDir, find func() (origin, error), machine *server.Machine, m *metrics) (*storage, error) {
+func openStorage(cfg *Config, dir *dataDir, find originFinder, machine *server.Machine, m *metrics) (*storage, error) {
 	snapshots, err := snap.Open(snap.Config{Dir: dir.snap(), MaxSnapshots: cfg.Limits.MaxSnapshots, Log: cfg.Log})
 	if err != nil {
 		return nil, err
@@ -79,8 +79,8 @@ func (s *storage) checkNew(dir *dataDir) error {
 }
 
 // begin makes a member in a directory that holds none.
-func (s *storage) begin(cfg *Config, walConfig wal.Config, find func() (origin, error), machine *server.Machine) error {
-	from, err := find()
+func (s *storage) begin(cfg *Config, walConfig wal.Config, find originFinder, machine *server.Machine) error {
+	from, err := find(true)
 	if err != nil {
 		return err
 	}
@@ -117,9 +117,6 @@ func (s *storage) create(cfg *Config, walConfig wal.Config, from origin, machine
 // join makes a member that was added to a running cluster: an empty log, which
 // the leader fills.
 func (s *storage) join(cfg *Config, walConfig wal.Config, from origin) error {
-	if err := from.checkNotStarted(cfg); err != nil {
-		return err
-	}
 	// What a first start as something else has left is not this member's.
 	left, err := s.snapshots.List()
 	if err != nil {
@@ -159,14 +156,14 @@ func (s *storage) newest(allowed []raftpb.SnapshotMetadata) (raftpb.SnapshotMeta
 
 // resume recovers a member that has no state yet, and has to know from the
 // cluster whom it can talk to.
-func (s *storage) resume(cfg *Config, rec wal.Recovered, find func() (origin, error), machine *server.Machine) error {
+func (s *storage) resume(cfg *Config, rec wal.Recovered, find originFinder, machine *server.Machine) error {
 	fail := func(format string, args ...any) error {
 		return &DataDirError{Dir: cfg.DataDir, Err: fmt.Errorf(format, args...)}
 	}
 	if cfg.InitialClusterState != ClusterStateExisting {
 		return fail("it holds a member that was joining a cluster: start it with --initial-cluster-state existing")
 	}
-	from, err := find()
+	from, err := find(false)
 	if err != nil {
 		return err
 	}
@@ -186,7 +183,7 @@ func (s *storage) resume(cfg *Config, rec wal.Recovered, find func() (origin, er
 }
 
 // open recovers a member that has a past.
-func (s *storage) open(cfg *Config, walConfig wal.Config, find func() (origin, error), machine *server.Machine) error {
+func (s *storage) open(cfg *Config, walConfig wal.Config, find originFinder, machine *server.Machine) error {
 	began := time.Now()
 	w, rec, err := wal.Open(walConfig, s.newest)
 	if errors.Is(err, snap.ErrNone) {
@@ -237,9 +234,12 @@ func (s *storage) restore(raftIndex uint64, machine *server.Machine) (timeMS int
 	return timeMS, nil
 }
 
-// replayed returns the raft index up to which the member applies its log by
-// itself; 0 when there is nothing behind the snapshot.
+// replayed returns the raft index that the member has to apply before it shows
+// what it has: the end of its own log, its first snapshot if it has none, or 0.
 func (s *storage) replayed() uint64 {
+	if s.recovered.Snapshot.Index == 0 {
+		return 1
+	}
 	if len(s.recovered.Entries) == 0 {
 		return 0
 	}

@@ -168,7 +168,7 @@ func (s *Server) Answer(ctx context.Context, from uint64, request []byte) []byte
 	data, err := a.Marshal()
 	if err != nil {
 		s.cfg.Log.Error("answer to a member cannot be encoded", "to", deimos.FormatID(from), "error", err)
-		return nil
+		return []byte{} // nil would say that nothing was done
 	}
 	return data
 }

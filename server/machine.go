@@ -69,6 +69,17 @@ func (m *Machine) IncarnationOf(id uint64) deimos.Incarnation {
 	return m.members.Load().byID[id].incarnation
 }
 
+// Incarnations returns those of the members that have started.
+func (m *Machine) Incarnations() map[uint64]deimos.Incarnation {
+	all := map[uint64]deimos.Incarnation{}
+	for id, m := range m.members.Load().byID {
+		if !m.incarnation.IsZero() {
+			all[id] = m.incarnation
+		}
+	}
+	return all
+}
+
 // Begin gives the machine the members with which a cluster begins, or those that
 // a joining member was told of. Nothing else may use the machine yet.
 func (m *Machine) Begin(members []deimos.Member) { m.setMembers(newMembership(members)) }

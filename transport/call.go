@@ -30,8 +30,9 @@ var ErrNotSent = errors.New("transport: the request was not sent")
 // Call sends a request of at most 64 KiB to a peer, which answers it with
 // [Config].Answer, and returns the answer, of at most 64 KiB. It waits until
 // ctx ends and not after Stop. A wrapped [ErrNotSent] means that the request
-// was not processed: the peer is unknown, could not be connected with, or
-// refused the request (and proved that it is the peer, where there is a secret).
+// was not processed: the peer is unknown, could not be connected with, refused
+// the request or cannot answer it yet (and proved that it is the peer, where
+// there is a secret).
 // After any other error the outcome is unknown.
 func (t *HTTP) Call(ctx context.Context, to uint64, request []byte) ([]byte, error) {
 	t.mu.Lock()
@@ -124,8 +125,8 @@ func readAnswer(resp *http.Response, a answer, limit int64) ([]byte, error) {
 	return data, nil
 }
 
-// serveCall answers a call. Once the request was read, nothing is refused in a
-// way that says it was not processed.
+// serveCall answers a call. Once the request was handed on, only who answers it
+// can say that it was not processed.
 func (t *HTTP) serveCall(c *conn, r *http.Request, o opening) *refusedOpen {
 	select {
 	case t.answering <- struct{}{}:
@@ -138,6 +139,12 @@ func (t *HTTP) serveCall(c *conn, r *http.Request, o opening) *refusedOpen {
 		return refused
 	}
 	data := t.cfg.Answer(r.Context(), o.sender, request)
+	if data == nil && r.Context().Err() != nil {
+		panic(http.ErrAbortHandler) // who gives up may have begun
+	}
+	if data == nil {
+		return refuse(refusedNotReady, http.StatusServiceUnavailable, o.sender, "calls cannot be answered yet")
+	}
 	if len(data) > callMaxBytes {
 		t.log.Error("answer to a call is too large", "caller", deimos.FormatID(o.sender), "bytes", len(data), "limit", callMaxBytes)
 		http.Error(c, "answer too large", http.StatusInternalServerError)
@@ -187,6 +194,8 @@ func (e *Endpoint) Call(ctx context.Context, to uint64, request []byte) ([]byte,
 		return nil, fmt.Errorf("transport: call member %x: %w", to, err)
 	case e.network.target(to, e.id) != e:
 		return nil, fmt.Errorf("transport: call member %x: %w", to, errNoLink)
+	case data == nil:
+		return nil, fmt.Errorf("transport: call member %x: %w: calls cannot be answered yet", to, ErrNotSent)
 	case len(data) > callMaxBytes:
 		return nil, fmt.Errorf("transport: call member %x: the answer has more than %d bytes", to, callMaxBytes)
 	}

@@ -93,7 +93,7 @@ func TestCallsServedAtOneTimeAreBounded(t *testing.T) {
 	r.answer = func(context.Context, uint64, []byte) []byte {
 		entered <- struct{}{}
 		<-leave
-		return nil
+		return []byte{}
 	}
 	a := r.start(t, 1, 2)
 	r.start(t, 2, 1)
@@ -118,6 +118,43 @@ func TestCallsServedAtOneTimeAreBounded(t *testing.T) {
 	}
 }
 
+// Goal: a member that cannot answer yet says so, and an empty answer is one.
+func TestCallThatCannotBeAnsweredYetIsNotSent(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		answer []byte
+		sent   bool
+	}{
+		{"nil", nil, false},
+		{"empty", []byte{}, true},
+	} {
+		check := func(t *testing.T, call func(context.Context, uint64, []byte) ([]byte, error)) {
+			t.Helper()
+			got, err := call(t.Context(), 2, []byte("x"))
+			if tt.sent && (err != nil || got == nil || len(got) != 0) || !tt.sent && !errors.Is(err, ErrNotSent) {
+				t.Errorf("Call() = %q, %v, want ErrNotSent: %t", got, err, !tt.sent)
+			}
+		}
+		answer := func(context.Context, uint64, []byte) []byte { return tt.answer }
+		for _, secret := range []*Secret{nil, secretNo(t, 1)} {
+			t.Run(fmt.Sprintf("HTTP, %s, with a secret %t", tt.name, secret != nil), func(t *testing.T) {
+				r := newHTTPRig(t)
+				r.secret, r.answer = secret, answer
+				a := r.start(t, 1, 2)
+				r.start(t, 2, 1)
+				check(t, a.sender.Call)
+			})
+		}
+		t.Run("Network, "+tt.name, func(t *testing.T) {
+			n := NewNetwork()
+			a := n.Join(JoinConfig{ID: 1, Receiver: newRecorder()})
+			defer a.Stop()
+			defer n.Join(JoinConfig{ID: 2, Receiver: newRecorder(), Answer: answer}).Stop()
+			check(t, a.Call)
+		})
+	}
+}
+
 // Goal: an answer that somebody else gives, or changes, is not taken.
 func TestAnswerIsChecked(t *testing.T) {
 	secret := secretNo(t, 1)
@@ -137,6 +174,7 @@ func TestAnswerIsChecked(t *testing.T) {
 		{"no member", func(h http.Header) { h.Del(headerMember) }, true, "yes", "does not say"},
 		{"an unreadable member", func(h http.Header) { h.Set(headerMember, "x") }, true, "yes", headerMember},
 		{"a refusal", func(h http.Header) { h.Set(headerRefused, "busy") }, true, "yes", "busy"},
+		{"an unreadable clock", func(h http.Header) { h.Set(headerTime, "noon") }, true, "yes", headerTime},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -276,32 +314,46 @@ func TestRefusalOfSomebodyElseEndsNobody(t *testing.T) {
 	}
 }
 
-// Goal: one stray process does not end a member of a sound cluster.
-func TestForeignPeersEndAMemberOnlyWhenTheyAreMost(t *testing.T) {
+// Goal: one stray process does not end a member of a sound cluster, and a peer
+// that is down does not keep a foreigner going.
+func TestForeignPeersEndAMemberOnlyWhenTheyAreMostOfThoseThatAnswer(t *testing.T) {
 	foreign := func(id uint64) *ForeignError { return &ForeignError{Mine: 1, Theirs: 2, By: id, URL: "http://x"} }
 	peers := map[uint64][]string{2: nil, 3: nil, 4: nil, 5: nil}
 	var v verdicts
-	steps := []struct {
-		name string
-		do   func()
-		want bool
-	}{
-		{"nothing", func() {}, false},
-		{"one", func() { v.isForeign(2, foreign(2)) }, false},
-		{"a half", func() { v.isForeign(3, foreign(3)) }, false},
-		{"one that is no peer", func() { v.isForeign(9, foreign(9)) }, false},
-		{"most", func() { v.isForeign(4, foreign(4)) }, true},
-		{"one is back", func() { v.isForeign(4, nil) }, false},
-		{"most again", func() { v.isForeign(5, foreign(5)) }, true},
-		{"accepted", v.accept, false},
-		{"most, after we were accepted", func() {
-			for id := range peers {
-				v.isForeign(id, foreign(id))
+	now := time.Unix(100, 0)
+	says := func(ids ...uint64) func() {
+		return func() {
+			for _, id := range ids {
+				v.isForeign(id, foreign(id), now)
 			}
-		}, false},
+		}
 	}
-	for _, tt := range steps {
+	belongs := func(id uint64) func() { return func() { v.isForeign(id, nil, now) } }
+	for _, tt := range []struct {
+		name  string
+		after time.Duration
+		do    func()
+		want  bool
+	}{
+		{"nothing", 0, func() {}, false},
+		{"the first answer", 0, says(2), false},
+		{"a moment later", foreignPatience - 1, says(2), false},
+		{"long enough, and nobody else answers", 1, says(2), true},
+		{"another one is of this cluster", 0, belongs(3), false},
+		{"one that is no peer", 0, says(9), false},
+		{"a third one, for a moment", 0, says(4), false},
+		{"a third one", foreignPatience, says(4), true},
+		{"the third one is back", 0, belongs(4), false},
+		{"one after a long silence", time.Hour, says(4), false},
+		{"for a moment again", foreignPatience - 1, says(4), false},
+		{"for long", 1, says(4), true},
+		{"the last one is of this cluster", 0, belongs(5), false},
+		{"accepted", 0, v.accept, false},
+		{"all, after we were accepted", 0, says(2, 3, 4, 5), false},
+		{"all, for long", foreignPatience, says(2, 3, 4, 5), false},
+	} {
 		t.Run(tt.name, func(t *testing.T) {
+			now = now.Add(tt.after)
 			tt.do()
 			if got := v.judge(peers); (got != nil) != tt.want {
 				t.Errorf("judge() = %v, want an error: %t", got, tt.want)
@@ -312,6 +364,57 @@ func TestForeignPeersEndAMemberOnlyWhenTheyAreMost(t *testing.T) {
 		if got := foreign(4).Error(); !strings.Contains(got, part) {
 			t.Errorf("%q does not name %s", got, part)
 		}
+	}
+}
+
+// Goal: an old member beside one forced cluster and one dead peer ends.
+func TestDeadPeerDoesNotHideAForeignOne(t *testing.T) {
+	r, other := newHTTPRig(t), newHTTPRig(t)
+	other.clusterID = 0xc2
+	other.addrs[2] = strings.TrimPrefix(r.url(t, 2), "http://")
+	other.start(t, 2)
+	a := r.start(t, 1, 2, 3) // nobody is where 3 is expected
+	var foreign *ForeignError
+	if err := end(t, a); !errors.As(err, &foreign) || foreign.By != 2 || foreign.Theirs != 0xc2 {
+		t.Errorf("Err() = %v, want that member 2 is of cluster c2", err)
+	}
+}
+
+// Goal: a wrong clock is told as such, at both ends, and is no guess.
+func TestWrongClockIsNamed(t *testing.T) {
+	r := newHTTPRig(t)
+	r.secret = secretNo(t, 1)
+	h, err := NewHTTP(r.config(t, 2, newRecorder()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Stop()
+	late := time.Now().Add(-time.Hour)
+	h.door.now = func() time.Time { return late }
+	srv := httptest.NewServer(h.Handler())
+	defer srv.Close()
+	client := NewClient(ClientConfig{Secret: r.secret})
+	defer client.Close()
+	for range 2 * failuresMax {
+		_, err := client.Members(t.Context(), srv.URL)
+		for _, part := range []string{"clock", late.UTC().Format(time.RFC3339), time.Now().UTC().Format("2006-01-02T15:"), "5m0s"} {
+			if err == nil || !strings.Contains(err.Error(), part) {
+				t.Fatalf("Members() = %v, want an error with %q", err, part)
+			}
+		}
+	}
+	r.urls[direction{1, 2}] = srv.URL
+	a := r.start(t, 1, 2)
+	const line = "a peer refuses the requests of this member: one of the two clocks is wrong"
+	eventually(t, "a line in the log", func() bool { return len(r.log.find(1, line, false)) > 0 })
+	if got := r.log.find(1, line, false)[0].attrs; got["peer"] != "2" || !strings.HasPrefix(got["its clock"], late.UTC().Format("2006-01-02 15:04:")) {
+		t.Errorf("line = %v, want member 2 and both clocks", got)
+	}
+	if _, err := a.sender.Call(t.Context(), 2, nil); !errors.Is(err, ErrNotSent) || !strings.Contains(err.Error(), "clock") {
+		t.Errorf("Call() = %v, want %v because of the clock", err, ErrNotSent)
+	}
+	if got := len(r.log.find(1, line, false)); got != 1 {
+		t.Errorf("%d lines, want 1", got)
 	}
 }
 

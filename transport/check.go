@@ -3,7 +3,6 @@ package transport
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -17,41 +16,6 @@ import (
 	"github.com/marsevilspirit/deimos"
 	"github.com/marsevilspirit/deimos/internal/zaplog"
 )
-
-func checkConfig(cfg *Config) error {
-	if cfg.ClusterID == 0 || cfg.MemberID == 0 {
-		return fmt.Errorf("transport: cluster id %x and member id %x must not be 0", cfg.ClusterID, cfg.MemberID)
-	}
-	if cfg.Incarnation.IsZero() {
-		return errors.New("transport: the incarnation of this member must not be zero")
-	}
-	if cfg.Receiver == nil {
-		return errors.New("transport: no receiver")
-	}
-	if err := checkURLs(cfg.PeerURLs); err != nil {
-		return fmt.Errorf("transport: peer URLs of this member: %w", err)
-	}
-	info, err := os.Stat(cfg.SnapDir)
-	if err != nil {
-		return fmt.Errorf("transport: snapshot directory: %w", err)
-	}
-	if !info.IsDir() {
-		return fmt.Errorf("transport: snapshot directory %s is not a directory", cfg.SnapDir)
-	}
-	if cfg.IsRemoved == nil {
-		cfg.IsRemoved = func(uint64) bool { return false }
-	}
-	if cfg.IncarnationOf == nil {
-		cfg.IncarnationOf = func(uint64) deimos.Incarnation { return deimos.Incarnation{} }
-	}
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
-	}
-	if cfg.DialTimeout <= 0 {
-		cfg.DialTimeout = dialTimeoutDefault
-	}
-	return nil
-}
 
 func (t *HTTP) checkPeer(verb string, m deimos.Member) error {
 	if m.ID == 0 {

@@ -52,16 +52,31 @@
 //	X-Deimos-Incarnation  the incarnation of the sender
 //	X-Deimos-Expects      the incarnation that the sender expects of the receiver;
 //	                      not there when the sender does not know one
+//	X-PeerURLs            the peer URLs of the sender, separated by commas
 //
 // Who is no member yet may leave all of them out, for GET /members only; what
 // is there must be right. The receiver checks, before it reads the body: the
 // proof (see below), the cluster, the receiver, that the sender was not
-// removed, that the sender's incarnation is the one in the log if there is one,
-// that the sender is known, and that its own incarnation is the expected one.
+// removed, that the sender's incarnation is the known one if there is one, that
+// the sender is known, and that its own incarnation is the expected one. What
+// the log says of an incarnation counts first, then what was told by who
+// vouched for the member.
 //
-// A sender is known when it was added with AddPeer, or when a peer that is
-// known lists it under GET /members: an unknown sender is refused, and asked
-// about in the background, once a second at most.
+// A sender is known when it was added with AddPeer, or when somebody vouches
+// for it by listing it under GET /members. An unknown sender is refused, and
+// asked about in the background, once a second at most. These are asked:
+//
+//   - the peers that are known;
+//   - the introducers, which are peer URLs from the operator's configuration,
+//     without saying who asks: their list counts if it is one of this cluster;
+//   - the sender itself, at the first 8 peer URLs that it names, if the members
+//     share a secret, or if the sender has come with a certificate that was
+//     verified, and then at https URLs only: its list counts for itself, if it
+//     is one of this cluster and this member is in it, too. Without a secret and
+//     without a certificate nobody is asked where a sender says.
+//
+// At most 64 members are known that way. For one more, the one that has been
+// silent for longest is forgotten, and is unknown again.
 //
 // Every answer says who gives it:
 //
@@ -70,17 +85,28 @@
 //	X-Deimos-Incarnation  its incarnation
 //	X-Deimos-Refused      only there if the request was refused, which is before it
 //	                      was acted on: one of cluster, recipient, sender, removed,
-//	                      incarnation, expected, secret, run, paused, busy,
-//	                      too_large, opening
-//	X-Deimos-Knows        with incarnation: the one that the log has of the sender
+//	                      incarnation, expected, secret, run, clock, paused, busy,
+//	                      not_ready, too_large, opening
+//	X-Deimos-Knows        with incarnation: the one that is known of the sender
+//	X-Deimos-Time         with clock: the time of the receiver, in unix milliseconds
 //	X-Deimos-Digest       the SHA-256 of the body in hex, for calls and /members
 //
-// A connection with a refused request is closed without reading its body. The
-// sender checks cluster, member and incarnation before it reads the body of the
-// answer. It ends itself when it is told that it was removed, or that its
-// incarnation is another one ([WipedError]), or by most peers that they are of
-// another cluster ([ForeignError]). A receiver ends itself likewise when another
-// incarnation is expected of it.
+// The answer of GET /members can also have:
+//
+//	X-Raft-Index           the raft index, in decimal, that the answering member had
+//	                       applied before it made the list
+//	X-Deimos-Incarnations  the incarnations of members that have started, at most
+//	                       1024: id=incarnation, separated by commas
+//
+// A call that is refused with not_ready (status 503) was not processed.
+//
+// A connection with a refused request is closed without reading more of its
+// body. The sender checks cluster, member and incarnation before it reads the
+// body of the answer. It ends itself when it is told that it was removed, or that its
+// incarnation is another one ([WipedError]), or for 3 s on end by most of the
+// peers that have answered at all, before any peer has taken a request, that
+// they are of another cluster ([ForeignError]). A receiver ends itself likewise
+// when another incarnation is expected of it.
 //
 // # The proof
 //
@@ -96,24 +122,32 @@
 //	X-Deimos-Proof   the proof in hex
 //
 // A proof is the HMAC-SHA256 of these fields, each preceded by its length in 8
-// bytes, big-endian: the text "deimos peer proof 1", the method, path and query,
+// bytes, big-endian: the text "deimos peer proof 2", the method, path and query,
 // X-Etcd-Cluster-ID, X-Server-From, X-Raft-To, X-Deimos-Incarnation,
 // X-Deimos-Expects, X-Deimos-Run, X-Deimos-Time, X-Deimos-Nonce,
-// X-Deimos-Digest; a header that is not there is empty. The key is the
-// HMAC-SHA256 of the text "deimos peer proof 1 request" with the secret as key.
+// X-Deimos-Digest, X-PeerURLs; a header that is not there is empty. The key is the
+// HMAC-SHA256 of the text "deimos peer proof 2 request" with the secret as key.
 //
 // The answer has the receiver's run and a proof of the same kind over: the same
 // text, the proof of the request, the status in decimal, X-Etcd-Cluster-ID,
 // X-Deimos-Member, X-Deimos-Incarnation, X-Deimos-Run, X-Deimos-Refused,
-// X-Deimos-Knows, X-Deimos-Digest. The text for its key ends in "answer". Only a
-// request with a good proof gets an answer with one.
+// X-Deimos-Knows, X-Deimos-Digest, X-Deimos-Time, X-Deimos-Incarnations,
+// X-Raft-Index. The text for its key ends in "answer". Only a request with a good
+// proof gets an answer with one.
 //
 // A request for another run is answered with 401 and the run, and the sender
 // repeats it at once: no proof outlives the process that it is for. Within a
-// run, a proof whose time is more than 5 minutes from the receiver's clock is
-// refused, and one that was used before. Ten failures in a second from one
-// address are answered by not looking at the proofs of that address for a
-// second (status 429).
+// run, a proof that was used before is refused; proofs are remembered of 256
+// senders, and of a sender that is not remembered those are refused that may
+// have been. A good proof whose time is more than 5 minutes from the receiver's
+// clock is refused with clock (status 412), in an answer with a proof.
+//
+// Ten failures in a second from one address, or from one /64 of IPv6, are
+// answered by not looking at the proofs of that address for a second (status
+// 429). Another run and the clock are no failures. From an address that has sent
+// a good proof within 10 minutes, good proofs of members that are known are
+// taken meanwhile, so that a neighbour behind the same address cannot keep a
+// member out.
 //
 // # What a secret does not give
 //

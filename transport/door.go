@@ -1,9 +1,8 @@
 package transport
 
 import (
-	"errors"
 	"fmt"
-	"net"
+	"math"
 	"net/http"
 	"strconv"
 	"sync"
@@ -14,17 +13,12 @@ const (
 	// proofWindow is how far the clocks of two members may be apart, and how
 	// long a proof is remembered.
 	proofWindow = 5 * time.Minute
-	// failuresMax is how many openings from one address may fail in
-	// failurePause before the address is not listened to for failurePause.
-	failuresMax  = 10
-	failurePause = time.Second
-	// addressesMax bounds the addresses whose failures are counted. All that
-	// are too many are counted as one.
-	addressesMax = 1024
 	// noncesMax bounds the proofs remembered of one sender. When there are
 	// more, all that are older than the ones remembered are refused.
 	noncesMax = 1 << 14
-	// sendersMax bounds the senders whose proofs are remembered.
+	// sendersMax bounds the senders whose proofs are remembered. When there are
+	// more, the one whose newest proof is the oldest is forgotten, and proofs of
+	// before that are refused of all senders that are not remembered.
 	sendersMax = 256
 )
 
@@ -45,132 +39,119 @@ func refuse(reason refusal, status int, sender uint64, format string, args ...an
 // door lets in who proves that he knows the secret. Its methods may be called
 // from any goroutine.
 type door struct {
-	secret *Secret // nil: everybody is let in
-	run    string  // of this process
-	now    func() time.Time
+	secret   *Secret // nil: everybody is let in
+	run      string  // of this process
+	now      func() time.Time
+	isMember func(id uint64) bool
 
-	mu       sync.Mutex
-	failures map[string]*failures // by address
-	spent    map[string]*nonces   // by sender
+	addresses addresses
+
+	mu    sync.Mutex
+	spent map[string]*nonces // by sender
+	// floorMS is that of senders that are not in spent: what they have used up
+	// to then may have been forgotten.
+	floorMS int64
 }
 
-func newDoor(secret *Secret) *door {
-	return &door{
-		secret: secret, run: newNonce(), now: time.Now,
-		failures: make(map[string]*failures), spent: make(map[string]*nonces),
-	}
+// newDoor returns a door. isMember tells who is let in also from an address
+// that is paused.
+func newDoor(secret *Secret, isMember func(id uint64) bool) *door {
+	return &door{secret: secret, run: newNonce(), now: time.Now, isMember: isMember, spent: make(map[string]*nonces)}
 }
 
 // check returns nil when the headers of the request prove that the sender knows
 // the secret, and that nobody has sent them before. It decodes nothing before
-// it has checked the proof.
+// it has checked the proof, but the sender's id where failures of others must
+// not keep a member out.
 func (d *door) check(r *http.Request) *refusedOpen {
 	if d.secret == nil {
 		return nil
 	}
 	now := d.now()
 	address := addressOf(r)
-	if d.paused(address, now) {
+	isPaused := d.addresses.paused(address, now)
+	tooMany := func() *refusedOpen {
 		return refuse(refusedPaused, http.StatusTooManyRequests, 0, "too many requests of this address failed")
 	}
+	if isPaused && !(d.addresses.isSound(address, now) && d.isSender(r)) {
+		return tooMany()
+	}
+	refused := d.prove(r, now)
+	switch {
+	case refused == nil:
+		d.addresses.succeeded(address, now)
+	case refused.reason == refusedSecret && isPaused:
+		return tooMany()
+	case refused.reason == refusedSecret:
+		d.addresses.failed(address, now)
+	}
+	return refused
+}
+
+// isSender reports whether a request claims to come from a member.
+func (d *door) isSender(r *http.Request) bool {
+	id, ok := parseID(r.Header.Get(headerSender))
+	return ok && d.isMember(id)
+}
+
+// prove checks the proof itself.
+func (d *door) prove(r *http.Request, now time.Time) *refusedOpen {
 	proof := r.Header.Get(headerProof)
 	switch {
 	case proof == "":
-		d.failed(address, now)
 		return refuse(refusedSecret, http.StatusUnauthorized, 0, "no proof that the sender knows the peer secret")
 	case r.Header.Get(headerRun) != d.run:
 		// The sender has not heard of this run yet. This says nothing about
 		// the secret, and is not counted as a guess.
 		return refuse(refusedRun, http.StatusUnauthorized, 0, "the proof is meant for another run of this member")
 	case !proven(proof, d.secret.requestProof(r)):
-		d.failed(address, now)
 		return refuse(refusedSecret, http.StatusUnauthorized, 0, "the proof was made with another peer secret, or for another request")
 	}
-	if err := d.fresh(r, now); err != nil {
-		d.failed(address, now)
-		return refuse(refusedSecret, http.StatusUnauthorized, 0, "%w", err)
-	}
-	return nil
+	return d.fresh(r.Header, now)
 }
 
-// fresh refuses a sound proof that is too old or was used before.
-func (d *door) fresh(r *http.Request, now time.Time) error {
-	h := r.Header
+// fresh refuses a sound proof that was made at another time or was used before.
+// Who sends the first knows the secret, or what he says is of no use.
+func (d *door) fresh(h http.Header, now time.Time) *refusedOpen {
 	timeMS, err := strconv.ParseInt(h.Get(headerTime), 10, 64)
 	if err != nil || !isNonce(h.Get(headerNonce)) {
-		return errors.New("the proof has no time or no nonce")
+		return refuse(refusedSecret, http.StatusUnauthorized, 0, "the proof has no time or no nonce")
 	}
 	sent := time.UnixMilli(timeMS)
 	if sent.Before(now.Add(-proofWindow)) || sent.After(now.Add(proofWindow)) {
-		return fmt.Errorf("the clock of the sender says %s, the clock of this member says %s: they must not be more than %s apart",
-			sent.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339), proofWindow)
+		sender, _ := parseID(h.Get(headerSender))
+		return refuse(refusedClock, http.StatusPreconditionFailed, sender, "%s",
+			clocksApart("the clock of the sender", timeMS, "the clock of this member", now.UnixMilli()))
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	sender := h.Get(headerSender)
-	n := d.spent[sender]
-	if n == nil {
-		if len(d.spent) >= sendersMax {
-			return errors.New("too many different senders")
-		}
-		n = &nonces{used: make(map[string]bool)}
-		d.spent[sender] = n
-	}
+	n := d.noncesOf(h.Get(headerSender))
 	if !n.spend(h.Get(headerNonce), timeMS, now.Add(-proofWindow).UnixMilli()) {
-		return errors.New("the proof was used before")
+		return refuse(refusedSecret, http.StatusUnauthorized, 0, "the proof was used before, or it cannot be told any more")
 	}
 	return nil
 }
 
-// failed counts a failure of an address.
-func (d *door) failed(address string, now time.Time) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	f := d.failures[address]
-	if f == nil {
-		if len(d.failures) >= addressesMax {
-			for a, f := range d.failures {
-				if f.over(now) {
-					delete(d.failures, a)
-				}
+// noncesOf returns what a sender has used. The caller holds mu.
+func (d *door) noncesOf(sender string) *nonces {
+	n := d.spent[sender]
+	if n != nil {
+		return n
+	}
+	if len(d.spent) >= sendersMax {
+		var idle string
+		newestMS := int64(math.MaxInt64)
+		for s, n := range d.spent {
+			if n.newestMS < newestMS {
+				idle, newestMS = s, n.newestMS
 			}
 		}
-		if len(d.failures) >= addressesMax {
-			address = "" // the one for all others
-		}
-		if f = d.failures[address]; f == nil {
-			f = &failures{since: now}
-			d.failures[address] = f
-		}
+		delete(d.spent, idle)
+		d.floorMS = max(d.floorMS, newestMS)
 	}
-	if f.over(now) {
-		*f = failures{since: now}
-	}
-	if f.n++; f.n == failuresMax {
-		f.until = now.Add(failurePause)
-	}
-}
-
-// paused reports whether an address is not listened to.
-func (d *door) paused(address string, now time.Time) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	f := d.failures[address]
-	if f == nil && len(d.failures) >= addressesMax {
-		f = d.failures[""]
-	}
-	return f != nil && now.Before(f.until)
-}
-
-// failures are those of one address within failurePause.
-type failures struct {
-	n            int
-	since, until time.Time
-}
-
-// over reports whether they do not count any more.
-func (f *failures) over(now time.Time) bool {
-	return now.Sub(f.since) >= failurePause && !now.Before(f.until)
+	n = &nonces{used: make(map[string]bool), floorMS: d.floorMS, newestMS: d.floorMS}
+	d.spent[sender] = n
+	return n
 }
 
 // nonces are those that one sender has used, oldest first.
@@ -179,6 +160,8 @@ type nonces struct {
 	queue []nonce
 	// floorMS refuses everything that may have been forgotten.
 	floorMS int64
+	// newestMS is the newest time that was accepted, or floorMS.
+	newestMS int64
 }
 
 type nonce struct {
@@ -198,16 +181,8 @@ func (n *nonces) spend(text string, timeMS, oldestMS int64) bool {
 		delete(n.used, first.text)
 		n.floorMS = max(n.floorMS, first.timeMS) // also when our clock is set back
 	}
+	n.newestMS = max(n.newestMS, timeMS)
 	n.used[text] = true
 	n.queue = append(n.queue, nonce{text, timeMS})
 	return true
-}
-
-// addressOf returns where a request comes from, without the port.
-func addressOf(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return r.RemoteAddr
-	}
-	return host
 }

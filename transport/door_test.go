@@ -96,6 +96,7 @@ func TestProofCoversTheWholeOpening(t *testing.T) {
 		{"another time", header(headerTime, clock(time.Second)), 401, refusedSecret},
 		{"another nonce", header(headerNonce, newNonce()), 401, refusedSecret},
 		{"another digest", header(headerDigest, digest(nil)), 401, refusedSecret},
+		{"other peer URLs", header(headerPeerURLs, "http://127.0.0.1:2"), 401, refusedSecret},
 		{"another run", header(headerRun, newNonce()), 401, refusedRun},
 		{"no run", header(headerRun, ""), 401, refusedRun},
 		{"another body", func(r *http.Request) {
@@ -104,9 +105,9 @@ func TestProofCoversTheWholeOpening(t *testing.T) {
 		{"a proven digest of something else", proven(headerDigest, digest(nil)), 401, refusedSecret},
 		{"a proven nonce that is none", proven(headerNonce, "1"), 401, refusedSecret},
 		{"a proven time that is none", proven(headerTime, "now"), 401, refusedSecret},
-		{"a clock that is late", proven(headerTime, clock(-proofWindow-time.Minute)), 401, refusedSecret},
+		{"a clock that is late", proven(headerTime, clock(-proofWindow-time.Minute)), 412, refusedClock},
 		{"a clock that is a little late", proven(headerTime, clock(-proofWindow+time.Minute)), 204, ""},
-		{"a clock that is early", proven(headerTime, clock(proofWindow+time.Minute)), 401, refusedSecret},
+		{"a clock that is early", proven(headerTime, clock(proofWindow+time.Minute)), 412, refusedClock},
 		{"a proven cluster that is another", proven(headerCluster, "c2"), 412, refusedCluster},
 		{"a proven sender that is unknown", proven(headerSender, "9"), 503, refusedSender},
 		{"a proven incarnation that is another", proven(headerIncarnation, incarnationNo(9).String()), 409, refusedIncarnation},
@@ -240,17 +241,155 @@ func TestGuessingIsPaused(t *testing.T) {
 		}
 	}
 	for i := range 2 * addressesMax {
-		guess(fmt.Sprintf("address%d", i))
+		clock = clock.Add(time.Microsecond)
+		guess(fmt.Sprintf("198.51.%d.%d", i/256, i%256))
 	}
-	if got := len(h.door.failures); got > addressesMax+1 {
-		t.Errorf("%d addresses are remembered, want at most %d", got, addressesMax+1)
+	if got := len(h.door.addresses.failures); got != addressesMax {
+		t.Errorf("%d addresses are remembered, want %d", got, addressesMax)
 	}
-	if got := guess("another"); got != 429 {
-		t.Errorf("guess from one address of too many = %d, want 429", got)
+	for _, i := range []int{0, 2*addressesMax - 1} {
+		_, got := h.door.addresses.failures[fmt.Sprintf("198.51.%d.%d", i/256, i%256)]
+		if want := i > 0; got != want {
+			t.Errorf("address %d is remembered: %t, want %t: the oldest is forgotten", i, got, want)
+		}
+	}
+	if got := sound("203.0.113.1"); got != 204 {
+		t.Errorf("sound request beside guesses of too many addresses = %d, want 204", got)
+	}
+}
+
+// Goal: who shares an address with a member cannot keep the member out, and an
+// address that never proved anything is not even looked at.
+func TestGuessesOfANeighbourDoNotKeepMembersOut(t *testing.T) {
+	h, _ := guarded(t)
+	clock := time.Now()
+	h.door.now = func() time.Time { return clock }
+	beat := encode(t, heartbeat(2, 1, 1))
+	send := func(change func(*http.Request)) int {
+		r := signed(t, h, "POST", "/raft", beat, beat)
+		r.Header.Set(headerTime, strconv.FormatInt(clock.UnixMilli(), 10))
+		r.Header.Set(headerProof, h.cfg.Secret.requestProof(r))
+		if change != nil {
+			change(r)
+		}
+		return serve(h, r).Code
+	}
+	guess := func(r *http.Request) { r.Header.Set(headerProof, "guess") }
+	pause := func() {
+		t.Helper()
+		for range failuresMax {
+			if got := send(guess); got != 401 {
+				t.Fatalf("guess = %d, want 401", got)
+			}
+		}
+	}
+	as := func(sender string) func(*http.Request) {
+		return func(r *http.Request) {
+			r.Header.Set(headerSender, sender)
+			r.Header.Set(headerProof, h.cfg.Secret.requestProof(r))
+		}
+	}
+	pause()
+	if got := send(nil); got != 429 {
+		t.Errorf("sound request from an address that never proved anything = %d, want 429", got)
 	}
 	clock = clock.Add(failurePause)
-	if got := sound("another"); got != 204 {
-		t.Errorf("sound request after the pause = %d, want 204", got)
+	if got := send(nil); got != 204 {
+		t.Fatalf("sound request after the pause = %d, want 204", got)
+	}
+	pause()
+	for _, tt := range []struct {
+		name   string
+		change func(*http.Request)
+		want   int
+	}{
+		{"sound", nil, 204},
+		{"guess", guess, 429},
+		{"no proof", func(r *http.Request) { r.Header.Del(headerProof) }, 429},
+		{"sound, of an unknown sender", as("9"), 429},
+		{"sound, of nobody", as(""), 429},
+		{"for another run", func(r *http.Request) { r.Header.Set(headerRun, newNonce()) }, 401},
+		{"sound again", nil, 204},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := send(tt.change); got != tt.want {
+				t.Errorf("request from a paused address = %d, want %d", got, tt.want)
+			}
+		})
+	}
+	clock = clock.Add(soundTime + time.Second)
+	pause()
+	if got := send(nil); got != 429 {
+		t.Errorf("sound request %v after the last sound one = %d, want 429", soundTime+time.Second, got)
+	}
+}
+
+func TestSoundAddressesAreBounded(t *testing.T) {
+	var a addresses
+	start := time.Now()
+	for i := range addressesMax + 1 {
+		a.succeeded(strconv.Itoa(i), start.Add(time.Duration(i)))
+	}
+	now := start.Add(time.Second)
+	if got := len(a.sound); got != addressesMax {
+		t.Errorf("%d addresses are remembered, want %d", got, addressesMax)
+	}
+	if a.isSound("0", now) || !a.isSound("1", now) || !a.isSound(strconv.Itoa(addressesMax), now) {
+		t.Error("another one than the oldest was forgotten")
+	}
+}
+
+func TestAddressIsThatOfAMachine(t *testing.T) {
+	for _, tt := range []struct{ remote, want string }{
+		{"192.0.2.1:80", "192.0.2.1"},
+		{"[::ffff:192.0.2.1]:80", "192.0.2.1"},
+		{"[2001:db8:1:2:3:4:5:6]:80", "2001:db8:1:2::/64"},
+		{"[2001:db8:1:2:ffff::1]:9", "2001:db8:1:2::/64"},
+		{"[2001:db8:1:3::1]:80", "2001:db8:1:3::/64"},
+		{"[fe80::1%eth0]:80", "fe80::/64"},
+		{"@", "@"},
+		{"name:80", "name"},
+	} {
+		t.Run(tt.remote, func(t *testing.T) {
+			if got := addressOf(&http.Request{RemoteAddr: tt.remote}); got != tt.want {
+				t.Errorf("addressOf(%s) = %s, want %s", tt.remote, got, tt.want)
+			}
+		})
+	}
+}
+
+// Goal: many senders do not lock out new ones, and forgetting one lets none of
+// his proofs be used again.
+func TestSendersAreBoundedAndNeverLockedOut(t *testing.T) {
+	d := newDoor(secretNo(t, 1), func(uint64) bool { return true })
+	now := time.Now()
+	spend := func(sender int, at time.Time) *refusedOpen {
+		h := make(http.Header)
+		h.Set(headerSender, strconv.FormatInt(int64(sender), 16))
+		h.Set(headerTime, strconv.FormatInt(at.UnixMilli(), 10))
+		h.Set(headerNonce, fmt.Sprintf("%032x", at.UnixMilli()))
+		return d.fresh(h, now)
+	}
+	at := func(sender int) time.Time { return now.Add(time.Duration(sender) * time.Millisecond) }
+	const all = 2 * sendersMax
+	for sender := 1; sender <= all; sender++ {
+		if got := spend(sender, at(sender)); got != nil {
+			t.Fatalf("first proof of sender %d: %v, want it taken", sender, got.err)
+		}
+	}
+	if got := len(d.spent); got != sendersMax {
+		t.Errorf("%d senders are remembered, want %d", got, sendersMax)
+	}
+	for sender := 1; sender <= all; sender++ {
+		if got := spend(sender, at(sender)); got == nil || got.reason != refusedSecret {
+			t.Fatalf("the same proof of sender %d: %v, want it refused", sender, got)
+		}
+	}
+	if got := spend(all, at(all-1)); got != nil {
+		t.Errorf("an older proof of a sender that is remembered: %v, want it taken", got.err)
+	}
+	if got := spend(1, at(all+1)); got != nil {
+		t.Errorf("a newer proof of a sender that was forgotten: %v, want it taken", got.err)
 	}
 }
 

@@ -2,12 +2,16 @@ package transport
 
 import (
 	"bytes"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/marsevilspirit/deimos"
 )
 
 func FuzzReadSnapshotMessage(f *testing.F) {
@@ -102,22 +106,24 @@ func fuzzTarget(f *testing.F, secret *Secret) *HTTP {
 	if err != nil {
 		f.Fatal(err)
 	}
-	h.known.Store(&known{strangers: map[uint64]bool{2: true}}) // nobody is dialled, and nobody has a stream
+	h.known.Store(new(known).withStranger(2, newStranger(time.Now()), deimos.Incarnation{})) // nobody is dialled, and nobody has a stream
 	f.Cleanup(h.Stop)
 	return h
 }
 
 func FuzzAnswer(f *testing.F) {
-	f.Add("c1", "2", incarnationNo(2).String(), "", "")
-	f.Add("c1", "2", incarnationNo(2).String(), "incarnation", incarnationNo(3).String())
-	f.Add("", "x", "00", strings.Repeat("r", 41), "zz")
-	f.Fuzz(func(t *testing.T, cluster, member, incarnation, refused, knows string) {
+	f.Add("c1", "2", incarnationNo(2).String(), "", "", "")
+	f.Add("c1", "2", incarnationNo(2).String(), "incarnation", incarnationNo(3).String(), "")
+	f.Add("c1", "2", incarnationNo(2).String(), "clock", "", "1700000000000")
+	f.Add("", "x", "00", strings.Repeat("r", 41), "zz", "now")
+	f.Fuzz(func(t *testing.T, cluster, member, incarnation, refused, knows, clock string) {
 		h := make(http.Header)
 		h.Set(headerCluster, cluster)
 		h.Set(headerMember, member)
 		h.Set(headerIncarnation, incarnation)
 		h.Set(headerRefused, refused)
 		h.Set(headerKnows, knows)
+		h.Set(headerTime, clock)
 		a, err := parseAnswer(h)
 		if err == nil && (a.cluster == 0 || a.member == 0 || a.incarnation.IsZero() || len(a.refused) > 40) {
 			t.Errorf("parseAnswer(%v) = %+v, want all of it or an error", h, a)
@@ -138,6 +144,45 @@ func FuzzMembers(f *testing.F) {
 		for _, m := range list {
 			if m.ID == 0 {
 				t.Errorf("parseMembers() has a member with the id 0")
+			}
+		}
+	})
+}
+
+func FuzzIncarnations(f *testing.F) {
+	f.Add("")
+	f.Add("1=" + incarnationNo(1).String())
+	f.Add("1=" + incarnationNo(1).String() + ",a=" + incarnationNo(2).String())
+	f.Add("0=" + incarnationNo(1).String())
+	f.Add("1=00,")
+	f.Add(strings.Repeat(",", incarnationsMax))
+	f.Fuzz(func(t *testing.T, text string) {
+		got, err := parseIncarnations(text)
+		if err != nil {
+			return
+		}
+		if len(got) > incarnationsMax || len(got) == 0 && text != "" {
+			t.Errorf("parseIncarnations(%q) has %d elements", text, len(got))
+		}
+		again, err := parseIncarnations(formatIncarnations(got))
+		if err != nil || !maps.Equal(again, got) {
+			t.Errorf("parseIncarnations(%q) = %v, and %v, %v when written and read again", text, got, again, err)
+		}
+	})
+}
+
+func FuzzPeerURLs(f *testing.F) {
+	f.Add("http://127.0.0.1:1")
+	f.Add("x,,https://a:1,http://")
+	f.Add(strings.Repeat("http://a:1,", 20))
+	f.Fuzz(func(t *testing.T, list string) {
+		got := parseURLs(list)
+		if len(got) > namedURLsMax {
+			t.Errorf("parseURLs(%q) = %d URLs, want at most %d", list, len(got), namedURLsMax)
+		}
+		for _, url := range got {
+			if err := checkURL(url); err != nil {
+				t.Errorf("parseURLs(%q) has %q: %v", list, url, err)
 			}
 		}
 	})

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"path"
+	"strconv"
 
 	"go.etcd.io/etcd/server/v3/etcdserver/api/rafthttp"
 	"go.etcd.io/raft/v3"
@@ -90,7 +91,7 @@ func (t *HTTP) serve(w http.ResponseWriter, r *http.Request) {
 // serveRoute checks the opening and serves the request.
 func (t *HTTP) serveRoute(c *conn, r *http.Request, to route) *refusedOpen {
 	refused := t.door.check(r)
-	c.opened = t.signer(r, refused == nil)
+	c.opened = t.signer(r, refused == nil || refused.reason == refusedClock)
 	if refused != nil {
 		return refused
 	}
@@ -98,6 +99,7 @@ func (t *HTTP) serveRoute(c *conn, r *http.Request, to route) *refusedOpen {
 	if err != nil {
 		return refuse(refusedOpening, http.StatusBadRequest, 0, "%w", err)
 	}
+	o.peerURLs = t.namedURLs(r)
 	if refused := t.admit(o, to.anyone); refused != nil {
 		return refused
 	}
@@ -134,7 +136,7 @@ func (t *HTTP) signer(r *http.Request, authentic bool) func(int, http.Header) {
 func (t *HTTP) admit(o opening, anyone bool) *refusedOpen {
 	const status = http.StatusPreconditionFailed
 	anonymous := anyone && o.sender == 0
-	switch known := t.cfg.IncarnationOf(o.sender); {
+	switch known := t.incarnationOf(o.sender); {
 	case o.cluster != t.cfg.ClusterID && !(anonymous && o.cluster == 0):
 		return refuse(refusedCluster, status, 0, "member %x of cluster %x, this is cluster %x", o.sender, o.cluster, t.cfg.ClusterID)
 	case o.receiver != t.cfg.MemberID && !(anonymous && o.receiver == 0):
@@ -151,22 +153,27 @@ func (t *HTTP) admit(o opening, anyone bool) *refusedOpen {
 		return refuse(refusedIncarnation, http.StatusConflict, o.sender,
 			"the sender %x runs with the data directory %s, but is known with %s", o.sender, o.incarnation, known)
 	case !t.known.Load().has(o.sender):
-		t.introductions.want(o.sender)
+		t.introductions.want(o.sender, o.peerURLs)
 		return refuse(refusedSender, http.StatusServiceUnavailable, 0, "no member that is known has told of the sender %x yet", o.sender)
 	case !o.expects.IsZero() && o.expects != t.cfg.Incarnation:
 		t.end(&WipedError{Member: t.cfg.MemberID, Mine: t.cfg.Incarnation, Theirs: o.expects, By: o.sender})
 		return refuse(refusedExpected, http.StatusConflict, o.sender,
 			"it is meant for the data directory %s, this is %s", o.expects, t.cfg.Incarnation)
+	case !t.meet(o.sender, o.incarnation): // another request has just been the first
+		return refuse(refusedIncarnation, http.StatusConflict, o.sender,
+			"the sender %x runs with the data directory %s, but was first met with another one", o.sender, o.incarnation)
 	}
+	t.heard(o.sender)
 	return nil
 }
 
 // turnAway answers a request that is refused, reads nothing more of it, and
 // ends its connection.
 func (t *HTTP) turnAway(c *conn, r *http.Request, e *refusedOpen) {
-	if e.reason == refusedRun {
-		t.metrics.refusedFor(e.reason) // it is the first word of every sound sender
-	} else {
+	switch e.reason {
+	case refusedRun, refusedNotReady: // the first word of every sound sender, and to one
+		t.metrics.refusedFor(e.reason)
+	default:
 		t.refused(&raftpb.Message{From: e.sender}, e.reason, fmt.Errorf("%w: %s %s from %s: %w",
 			errOpening, r.Method, r.URL.Path, r.RemoteAddr, e.err))
 	}
@@ -177,8 +184,11 @@ func (t *HTTP) turnAway(c *conn, r *http.Request, e *refusedOpen) {
 	defer t.refusing.Add(-1)
 	c.turnOff()
 	c.Header().Set(headerRefused, string(e.reason))
-	if e.reason == refusedIncarnation {
-		c.Header().Set(headerKnows, t.cfg.IncarnationOf(e.sender).String())
+	switch e.reason {
+	case refusedIncarnation:
+		c.Header().Set(headerKnows, t.incarnationOf(e.sender).String())
+	case refusedClock:
+		c.Header().Set(headerTime, strconv.FormatInt(t.door.now().UnixMilli(), 10))
 	}
 	http.Error(c, string(e.reason), e.status)
 }

@@ -194,53 +194,6 @@ func firstEight(id uint64) deimos.Incarnation {
 	return incarnationNo(id)
 }
 
-// Goal: who is unknown waits until a known member vouches for him, and only so
-// many are let in that way.
-func TestStrangersAreBounded(t *testing.T) {
-	r := newHTTPRig(t)
-	a := r.start(t, 1, 2)
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	post := func(id uint64) int {
-		t.Helper()
-		req := request(t, "POST", r.url(t, 1), "/raft", bytes.NewReader(encode(t, heartbeat(id, 1, 1))))
-		req.Header.Set("X-Server-From", deimos.FormatID(id))
-		resp, err := client.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		return resp.StatusCode
-	}
-	const first = 100
-	for i := range uint64(strangersMax + 2) {
-		r.list(deimos.Member{ID: first + i, PeerURLs: []string{"http://127.0.0.1:1"}})
-		if got := post(first + i); got != http.StatusServiceUnavailable {
-			t.Errorf("message of stranger %d = %d, want 503", i, got)
-		}
-	}
-	if got := post(99); got != http.StatusServiceUnavailable {
-		t.Errorf("message of a stranger that nobody lists = %d, want 503", got)
-	}
-	r.start(t, 2, 1) // which vouches
-	taken := func() (n int) {
-		for i := range uint64(strangersMax + 2) {
-			if post(first+i) == http.StatusNoContent {
-				n++
-			}
-		}
-		return n
-	}
-	eventually(t, "strangers that are let in", func() bool { return taken() == strangersMax })
-	h := a.sender.(*HTTP)
-	h.askAround(t.Context(), map[uint64]bool{first: true, first + strangersMax: true, first + strangersMax + 1: true, 99: true})
-	if got := taken(); got != strangersMax {
-		t.Errorf("%d strangers are let in, want %d", got, strangersMax)
-	}
-	if got := post(99); got != http.StatusServiceUnavailable {
-		t.Errorf("message of a stranger that nobody lists = %d, want 503", got)
-	}
-}
-
 func TestSnapshotsReceivedAtOneTimeAreBounded(t *testing.T) {
 	r := newHTTPRig(t)
 	a := r.start(t, 1, 2)

@@ -2,20 +2,18 @@ package transport
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/etcd/client/pkg/v3/types"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/rafthttp"
 	etcdsnap "go.etcd.io/etcd/server/v3/etcdserver/api/snap"
@@ -65,57 +63,6 @@ var (
 	ErrUnknownPeer = errors.New("transport: unknown peer")
 )
 
-// Config says what [NewHTTP] needs to know.
-type Config struct {
-	// ClusterID and MemberID are required and not 0.
-	ClusterID, MemberID uint64
-	// Name is the member's name, for statistics only.
-	Name string
-	// PeerURLs are the URLs of this member, which peers that do not know it yet
-	// are told. At least one, each http or https with host and port and nothing
-	// else.
-	PeerURLs []string
-	// SnapDir is an existing directory. A received snapshot becomes the file
-	// %016x.snap.db in it, named by its raft index, complete and durable before
-	// its message is processed. Unfinished files of an earlier run (tmp and
-	// digits) are removed.
-	SnapDir string
-	// Receiver gets what arrives. Required.
-	Receiver raftnode.Receiver
-	// IsRemoved tells whether a member id was removed from the cluster for
-	// ever. It may be called from any goroutine. nil: no id is.
-	IsRemoved func(id uint64) bool
-	// Incarnation is that of this member's data directory. Required, not zero.
-	Incarnation deimos.Incarnation
-	// IncarnationOf returns what the log says of a member's incarnation, zero
-	// for a member that has not started or is unknown. It may be called from
-	// any goroutine and must not wait. nil: always zero.
-	IncarnationOf func(id uint64) deimos.Incarnation
-	// Secret is what the members prove to each other that they know. nil: none;
-	// whoever reaches the peer port is believed.
-	Secret *Secret
-	// TLS is asked for the configuration of each connection to an https URL, so
-	// that certificates and authorities can change; what it returns is the
-	// transport's. nil: the roots of the system and TLS 1.3. The owner of the
-	// listeners does the serving side.
-	TLS func() *tls.Config
-	// Answer answers the calls of members, each on a goroutine of its own, at
-	// most 64 at one time. ctx ends when the caller is gone and at Stop, which
-	// waits for Answer to return. At most 64 KiB travel either way. nil: calls
-	// are answered with 404.
-	Answer func(ctx context.Context, from uint64, request []byte) []byte
-	// Members answers GET /members as on the client port, at most 4 MiB, also
-	// to those that are no members but know the secret. nil: 404.
-	Members http.Handler
-	// Log gets one line when a peer becomes unreachable, one when it is back,
-	// and two per snapshot; the rest is at Debug. nil: discard.
-	Log *slog.Logger
-	// DialTimeout bounds one attempt to connect. 0: 2 s.
-	DialTimeout time.Duration
-	// Metrics gets the deimos_peer_ metrics. nil: none.
-	Metrics prometheus.Registerer
-}
-
 // HTTP is a [raftnode.Sender] that reaches the peers over HTTP. All methods may
 // be called from any goroutine, except that Stop must not be called by a
 // method of the receiver.
@@ -133,8 +80,10 @@ type HTTP struct {
 
 	door          *door
 	opener        opener
+	asker         opener // asks in the name of nobody
 	introductions *introductions
 	verdicts      verdicts
+	clockWarning  pacer
 	refusing      atomic.Int32
 	// answering and listing have a token for each call that is being answered
 	// and each list of members that is being written.
@@ -147,6 +96,8 @@ type HTTP struct {
 	stopped bool
 	// known is replaced, never changed, so that Send takes no lock of ours.
 	known atomic.Pointer[known]
+	// met holds the incarnations, by id, of those who were let in or were called.
+	met sync.Map
 	// receiving has a token for each snapshot that is being received.
 	receiving chan struct{}
 
@@ -160,12 +111,6 @@ type HTTP struct {
 }
 
 var _ raftnode.Sender = (*HTTP)(nil)
-
-// known is the set of members that messages can be sent to. It is immutable.
-type known struct {
-	peers     map[uint64][]string // id to peer URLs
-	strangers map[uint64]bool
-}
 
 // NewHTTP checks the configuration and starts the transport without peers. The
 // caller serves [HTTP.Handler] on its peer listeners, adds the peers, and calls
@@ -197,13 +142,15 @@ func NewHTTP(cfg Config) (*HTTP, error) {
 		stop:         make(chan struct{}),
 		answering:    make(chan struct{}, callsServeMax),
 		listing:      make(chan struct{}, membersServeMax),
-		door:         newDoor(cfg.Secret),
 		opener: opener{
 			secret: cfg.Secret, cluster: cfg.ClusterID, self: cfg.MemberID,
-			incarnation: cfg.Incarnation, incarnationOf: cfg.IncarnationOf,
+			peerURLs: strings.Join(cfg.PeerURLs, ","), incarnation: cfg.Incarnation,
 		},
+		asker:         opener{secret: cfg.Secret, cluster: cfg.ClusterID},
 		introductions: newIntroductions(),
 	}
+	t.opener.incarnationOf = t.incarnationOf
+	t.door = newDoor(cfg.Secret, func(id uint64) bool { return t.known.Load().has(id) })
 	t.inbox = newInbox(cfg.MemberID, cfg.Receiver, cfg.IsRemoved)
 	t.inbox.onRefused = t.refused
 	t.known.Store(&known{})
@@ -263,7 +210,7 @@ func (t *HTTP) AddPeer(m deimos.Member) error {
 	}
 	urls := slices.Clone(m.PeerURLs)
 	err := guard(func() {
-		if exists {
+		if exists || k.strangers[m.ID] != nil {
 			t.rt.UpdatePeer(types.ID(m.ID), urls)
 		} else {
 			t.rt.AddPeer(types.ID(m.ID), urls)
@@ -298,9 +245,10 @@ func (t *HTTP) RemovePeer(id uint64) {
 	if _, ok := k.peers[id]; !ok || t.stopped {
 		return
 	}
-	t.known.Store(k.withoutPeer(id))
+	t.known.Store(k.without(id))
 	t.dropPeer(id)
 	t.metrics.forget(id)
+	t.met.Delete(id)
 	t.reasons.forget(id)
 }
 
@@ -461,33 +409,6 @@ func (a adapter) ReportUnreachable(id uint64) { a.t.dropped(id) }
 // ReportSnapshot is left to sendSnapshot, which also knows of the transfers
 // that rafthttp drops without a word.
 func (a adapter) ReportSnapshot(uint64, raft.SnapshotStatus) {}
-
-func (k *known) has(id uint64) bool {
-	_, ok := k.peers[id]
-	return ok || k.strangers[id]
-}
-
-func (k *known) withPeer(id uint64, urls []string) *known {
-	n := &known{peers: map[uint64][]string{id: urls}, strangers: k.strangers}
-	for other, u := range k.peers {
-		if other != id {
-			n.peers[other] = u
-		}
-	}
-	return n
-}
-
-func (k *known) withoutPeer(id uint64) *known {
-	n := &known{peers: maps.Clone(k.peers), strangers: k.strangers}
-	delete(n.peers, id)
-	return n
-}
-
-func (k *known) withStranger(id uint64) *known {
-	n := &known{peers: k.peers, strangers: map[uint64]bool{id: true}}
-	maps.Copy(n.strangers, k.strangers)
-	return n
-}
 
 func parseID(s string) (uint64, bool) {
 	id, err := strconv.ParseUint(s, 16, 64)

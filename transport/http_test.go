@@ -54,6 +54,7 @@ func TestConfigIsChecked(t *testing.T) {
 		{"no receiver", func(c *Config) { c.Receiver = nil }, "receiver"},
 		{"no URLs", func(c *Config) { c.PeerURLs = nil }, "peer URL"},
 		{"bad URL", func(c *Config) { c.PeerURLs = []string{"http://x"} }, `"http://x"`},
+		{"bad introducer", func(c *Config) { c.Introducers = []string{"http://y"} }, `"http://y"`},
 		{"no directory", func(c *Config) { c.SnapDir = file + "/none" }, file},
 		{"not a directory", func(c *Config) { c.SnapDir = file }, file},
 	} {

@@ -26,8 +26,10 @@ const (
 	refusedExpected    refusal = "expected"    // meant for another data directory of this member
 	refusedSecret      refusal = "secret"      // without a good proof
 	refusedRun         refusal = "run"         // with a proof for another run of this process
+	refusedClock       refusal = "clock"       // with a good proof that is too old or too new
 	refusedPaused      refusal = "paused"      // from an address that failed too often
 	refusedBusy        refusal = "busy"        // too many at one time
+	refusedNotReady    refusal = "not_ready"   // a call before somebody can answer it
 	refusedTooLarge    refusal = "too_large"   // above a limit
 	refusedReceiver    refusal = "receiver"    // the receiver said no
 	refusedOpening     refusal = "opening"     // the request itself was not acceptable

@@ -4,12 +4,16 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/marsevilspirit/deimos"
@@ -20,6 +24,8 @@ const (
 	membersPath = "/members"
 	// membersMaxBytes bounds the list of members.
 	membersMaxBytes = 4 << 20
+	// incarnationsMax bounds the incarnations beside a list of members.
+	incarnationsMax = 1024
 )
 
 // MembersInfo is what a member says about its cluster.
@@ -29,6 +35,12 @@ type MembersInfo struct {
 	ClusterID, MemberID uint64
 	// Members are all members as the asked one knows them.
 	Members []deimos.Member
+	// RaftIndex is the raft index that the asked member had applied: the list
+	// is that of this raft index or of a later one. 0: not said.
+	RaftIndex uint64
+	// Incarnations are those of the members that have started, by id, as far as
+	// the asked member tells them. nil: not said.
+	Incarnations map[uint64]deimos.Incarnation
 }
 
 // ClientConfig says how a [Client] asks.
@@ -90,7 +102,7 @@ func (o *opener) members(ctx context.Context, rt http.RoundTripper, url string, 
 	}
 	defer resp.Body.Close()
 	if a.refused != "" {
-		return fail(a, &refusedError{a.member, url, a.refused})
+		return fail(a, a.refusal(url))
 	}
 	if resp.StatusCode != http.StatusOK {
 		return fail(a, fmt.Errorf("the answer has status %d", resp.StatusCode))
@@ -103,7 +115,56 @@ func (o *opener) members(ctx context.Context, rt http.RoundTripper, url string, 
 	if err != nil {
 		return fail(a, err)
 	}
-	return MembersInfo{ClusterID: a.cluster, MemberID: a.member, Members: list}, a, nil
+	info := MembersInfo{ClusterID: a.cluster, MemberID: a.member, Members: list}
+	if info.Incarnations, err = parseIncarnations(resp.Header.Get(headerIncarnations)); err != nil {
+		return fail(a, err)
+	}
+	if s := resp.Header.Get(headerRaftIndex); s != "" {
+		if info.RaftIndex, err = strconv.ParseUint(s, 10, 64); err != nil {
+			return fail(a, fmt.Errorf("the header %s is not a number: %.40q", headerRaftIndex, s))
+		}
+	}
+	return info, a, nil
+}
+
+// formatIncarnations writes incarnations in the order of the ids, at most 1024:
+// "id=incarnation,id=incarnation".
+func formatIncarnations(known map[uint64]deimos.Incarnation) string {
+	var b strings.Builder
+	n := 0
+	for _, id := range slices.Sorted(maps.Keys(known)) {
+		if known[id].IsZero() || n == incarnationsMax {
+			continue
+		}
+		if n++; n > 1 {
+			b.WriteByte(',')
+		}
+		b.WriteString(deimos.FormatID(id) + "=" + known[id].String())
+	}
+	return b.String()
+}
+
+// parseIncarnations reads what formatIncarnations writes; nil when there is
+// nothing.
+func parseIncarnations(s string) (map[uint64]deimos.Incarnation, error) {
+	if s == "" {
+		return nil, nil
+	}
+	list := strings.SplitN(s, ",", incarnationsMax+1)
+	if len(list) > incarnationsMax {
+		return nil, fmt.Errorf("the header %s has more than %d elements", headerIncarnations, incarnationsMax)
+	}
+	known := make(map[uint64]deimos.Incarnation, len(list))
+	for _, element := range list {
+		text, number, _ := strings.Cut(element, "=")
+		id, ok := parseID(text)
+		b, err := hex.DecodeString(number)
+		if !ok || err != nil || len(b) != len(deimos.Incarnation{}) || deimos.Incarnation(b).IsZero() {
+			return nil, fmt.Errorf("the header %s has the element %.60q", headerIncarnations, element)
+		}
+		known[id] = deimos.Incarnation(b)
+	}
+	return known, nil
 }
 
 // parseMembers reads the list in the form of the client port.
@@ -147,6 +208,9 @@ func (t *HTTP) serveMembers(c *conn, r *http.Request, o opening) *refusedOpen {
 	}
 	b := buffered{header: make(http.Header), status: http.StatusOK}
 	r.Body = http.NoBody
+	if t.cfg.RaftIndex != nil { // before the list, which is not older then
+		c.Header().Set(headerRaftIndex, strconv.FormatUint(t.cfg.RaftIndex(), 10))
+	}
 	t.cfg.Members.ServeHTTP(&b, r)
 	if b.body.Len() > membersMaxBytes {
 		t.log.Error("list of members is too large", "bytes", b.body.Len(), "limit", membersMaxBytes)
@@ -156,6 +220,11 @@ func (t *HTTP) serveMembers(c *conn, r *http.Request, o opening) *refusedOpen {
 	c.turnOff() // who is no member need not stay
 	c.Header().Set("Content-Type", b.header.Get("Content-Type"))
 	c.Header().Set(headerDigest, digest(b.body.Bytes()))
+	if t.cfg.Incarnations != nil {
+		if known := formatIncarnations(t.cfg.Incarnations()); known != "" {
+			c.Header().Set(headerIncarnations, known)
+		}
+	}
 	c.WriteHeader(b.status)
 	_, _ = io.Copy(c, &b.body) // the reader sees that it is cut short
 	return nil

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -92,6 +93,85 @@ func TestMembersAreListedOverTLS(t *testing.T) {
 				t.Errorf("Members() = %v, %v, want an error with %q", got, err, tt.want)
 			}
 		})
+	}
+}
+
+// Goal: the raft index and the incarnations come with the list, and with a
+// secret nobody can change them on the way.
+func TestMembersComeWithRaftIndexAndIncarnations(t *testing.T) {
+	known := map[uint64]deimos.Incarnation{0xabc: incarnationNo(1), 2: incarnationNo(2), 3: {}}
+	want := map[uint64]deimos.Incarnation{0xabc: incarnationNo(1), 2: incarnationNo(2)}
+	for _, tt := range []struct {
+		name   string
+		secret bool
+		change func(http.Header)
+		want   string // a part of the error
+	}{
+		{"without a secret", false, nil, ""},
+		{"with a secret", true, nil, ""},
+		{"another raft index", true, func(h http.Header) { h.Set(headerRaftIndex, "8") }, "does not prove"},
+		{"another incarnation", true, func(h http.Header) {
+			h.Set(headerIncarnations, "2="+incarnationNo(9).String())
+		}, "does not prove"},
+		{"no incarnations", true, func(h http.Header) { h.Del(headerIncarnations) }, "does not prove"},
+		{"an unreadable raft index", false, func(h http.Header) { h.Set(headerRaftIndex, "x") }, headerRaftIndex},
+		{"unreadable incarnations", false, func(h http.Header) { h.Set(headerIncarnations, "2=x") }, headerIncarnations},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newHTTPRig(t)
+			var cfg ClientConfig
+			if tt.secret {
+				cfg.Secret = secretNo(t, 1)
+				r.secret = cfg.Secret
+			}
+			r.list(deimos.Member{ID: 2, PeerURLs: []string{"http://127.0.0.1:1"}})
+			r.change = func(c *Config) {
+				c.RaftIndex = func() uint64 { return 77 }
+				c.Incarnations = func() map[uint64]deimos.Incarnation { return known }
+			}
+			h, err := NewHTTP(r.config(t, 1, newRecorder()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer h.Stop()
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				kept := httptest.NewRecorder()
+				h.Handler().ServeHTTP(kept, r)
+				if tt.change != nil && kept.Code == http.StatusOK {
+					tt.change(kept.Header())
+				}
+				maps.Copy(w.Header(), kept.Header())
+				w.WriteHeader(kept.Code)
+				_, _ = w.Write(kept.Body.Bytes())
+			}))
+			defer srv.Close()
+			c := NewClient(cfg)
+			defer c.Close()
+			got, err := c.Members(t.Context(), srv.URL)
+			switch {
+			case tt.want != "":
+				if err == nil || !strings.Contains(err.Error(), tt.want) {
+					t.Errorf("Members() = %+v, %v, want an error with %q", got, err, tt.want)
+				}
+			case err != nil || got.RaftIndex != 77 || !maps.Equal(got.Incarnations, want):
+				t.Errorf("Members() = %+v, %v, want raft index 77 and incarnations %v", got, err, want)
+			}
+		})
+	}
+}
+
+func TestIncarnationsAreBounded(t *testing.T) {
+	known := make(map[uint64]deimos.Incarnation)
+	for id := range uint64(incarnationsMax + 1) {
+		known[id+1] = incarnationNo(id + 1)
+	}
+	text := formatIncarnations(known)
+	got, err := parseIncarnations(text)
+	if err != nil || len(got) != incarnationsMax {
+		t.Errorf("parseIncarnations() = %d, %v, want %d", len(got), err, incarnationsMax)
+	}
+	if _, err := parseIncarnations(text + ",fff=" + incarnationNo(1).String()); err == nil {
+		t.Error("parseIncarnations() of one too many = nil, want an error")
 	}
 }
 

@@ -63,8 +63,9 @@ type JoinConfig struct {
 	// %016x.snap.db in it.
 	SnapDir string
 	// Answer answers the calls of members, on the goroutine of the caller. ctx
-	// ends with that of the caller and when this member stops. nil: calls fail
-	// with [ErrNotSent].
+	// ends with that of the caller and when this member stops. An answer that is
+	// nil, unless ctx has ended, says that the request was not processed and
+	// will not be. nil: calls fail with [ErrNotSent].
 	Answer func(ctx context.Context, from uint64, request []byte) []byte
 }
 

@@ -14,7 +14,8 @@ import (
 )
 
 // The headers of an opening and of its answer. The first six have the names
-// that rafthttp gives them.
+// that rafthttp gives them. X-Deimos-Time is in an answer the time of who
+// answers.
 const (
 	headerSender   = "X-Server-From"
 	headerCluster  = "X-Etcd-Cluster-ID"
@@ -34,6 +35,9 @@ const (
 	headerMember  = "X-Deimos-Member"  // who answers
 	headerRefused = "X-Deimos-Refused" // why, in one word
 	headerKnows   = "X-Deimos-Knows"   // the sender's incarnation, as the answering member knows it
+
+	headerIncarnations = "X-Deimos-Incarnations" // of the members in a list
+	headerRaftIndex    = "X-Raft-Index"          // of a list, in decimal
 )
 
 // runsMax bounds the processes whose run is remembered. Forgetting one costs
@@ -45,7 +49,8 @@ const runsMax = 1024
 func (s *Secret) requestProof(r *http.Request) string {
 	h := r.Header.Get
 	return prove(s.request, r.Method, r.URL.RequestURI(), h(headerCluster), h(headerSender), h(headerReceiver),
-		h(headerIncarnation), h(headerExpects), h(headerRun), h(headerTime), h(headerNonce), h(headerDigest))
+		h(headerIncarnation), h(headerExpects), h(headerRun), h(headerTime), h(headerNonce), h(headerDigest),
+		h(headerPeerURLs))
 }
 
 // answerProof is the proof that belongs into the answer to a request with the
@@ -53,7 +58,8 @@ func (s *Secret) requestProof(r *http.Request) string {
 func (s *Secret) answerProof(requestProof string, status int, answer http.Header) string {
 	h := answer.Get
 	return prove(s.answer, requestProof, strconv.Itoa(status), h(headerCluster), h(headerMember),
-		h(headerIncarnation), h(headerRun), h(headerRefused), h(headerKnows), h(headerDigest))
+		h(headerIncarnation), h(headerRun), h(headerRefused), h(headerKnows), h(headerDigest),
+		h(headerTime), h(headerIncarnations), h(headerRaftIndex))
 }
 
 // opening is what a request says about both ends.
@@ -61,6 +67,8 @@ type opening struct {
 	cluster, sender, receiver uint64 // 0: not said
 	incarnation, expects      deimos.Incarnation
 	digest                    string
+	// peerURLs are where the sender can be asked who he is, if that is safe.
+	peerURLs []string
 }
 
 // parseOpening reads the opening of a request that is authentic.
@@ -101,11 +109,25 @@ func parseIncarnation(h http.Header, key string) (i deimos.Incarnation, err erro
 	return deimos.Incarnation(b), nil
 }
 
+// parseTime reads a time in unix milliseconds. Not there is 0.
+func parseTime(h http.Header) (int64, error) {
+	s := h.Get(headerTime)
+	if s == "" {
+		return 0, nil
+	}
+	timeMS, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("the header %s is not a number: %.40q", headerTime, s)
+	}
+	return timeMS, nil
+}
+
 // opener opens requests in the name of a member, or of somebody who is none.
 // Its methods may be called from any goroutine.
 type opener struct {
 	secret        *Secret
 	cluster, self uint64 // 0: not said
+	peerURLs      string // separated by commas; "": not said
 	incarnation   deimos.Incarnation
 	incarnationOf func(uint64) deimos.Incarnation
 
@@ -119,6 +141,14 @@ type answer struct {
 	incarnation, knows deimos.Incarnation
 	refused            refusal // "": not refused
 	digest             string
+	// clockMS is the time of who answers, sentMS that of the request, both in
+	// unix milliseconds. 0: not said.
+	clockMS, sentMS int64
+}
+
+// refusal is the error of an answer that refuses the request.
+func (a *answer) refusal(at string) *refusedError {
+	return &refusedError{by: a.member, at: at, reason: a.refused, clockMS: a.clockMS, sentMS: a.sentMS}
 }
 
 // errUnproven tells that an answer may come from anybody.
@@ -165,6 +195,9 @@ func (o *opener) do(rt http.RoundTripper, r *http.Request, to uint64, covered []
 // checked reads the answer of a response.
 func checked(resp *http.Response, r *http.Request) (*http.Response, answer, error) {
 	a, err := parseAnswer(resp.Header)
+	if err == nil {
+		a.sentMS, err = parseTime(r.Header) // as we wrote it
+	}
 	if err != nil {
 		_ = resp.Body.Close() // it is of no use
 		return nil, answer{}, fmt.Errorf("transport: answer of %s with status %d: %w", r.URL.Host, resp.StatusCode, err)
@@ -173,12 +206,13 @@ func checked(resp *http.Response, r *http.Request) (*http.Response, answer, erro
 }
 
 func parseAnswer(h http.Header) (answer, error) {
-	var errs [4]error
+	var errs [5]error
 	a := answer{digest: h.Get(headerDigest)}
 	a.cluster, errs[0] = parseOptionalID(h, headerCluster)
 	a.member, errs[1] = parseOptionalID(h, headerMember)
 	a.incarnation, errs[2] = parseIncarnation(h, headerIncarnation)
 	a.knows, errs[3] = parseIncarnation(h, headerKnows)
+	a.clockMS, errs[4] = parseTime(h)
 	if err := errors.Join(errs[:]...); err != nil {
 		return a, err
 	}
@@ -194,7 +228,10 @@ func parseAnswer(h http.Header) (answer, error) {
 
 // open writes who speaks to whom.
 func (o *opener) open(r *http.Request, to uint64) {
-	r.Header.Del(headerPeerURLs) // members are asked for those of unknown ones
+	r.Header.Del(headerPeerURLs) // what rafthttp says
+	if o.peerURLs != "" {
+		r.Header.Set(headerPeerURLs, o.peerURLs)
+	}
 	set := func(key string, id uint64) {
 		r.Header.Del(key)
 		if id != 0 {

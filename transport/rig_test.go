@@ -203,6 +203,8 @@ type httpRig struct {
 	incarnationOf func(uint64) deimos.Incarnation
 	// answer, if set, answers all calls.
 	answer func(context.Context, uint64, []byte) []byte
+	// change, if set, has the last word about a configuration.
+	change func(*Config)
 
 	mu      sync.Mutex
 	addrs   map[uint64]string
@@ -302,6 +304,9 @@ func (r *httpRig) config(t testing.TB, id uint64, recv *recorder) Config {
 	}
 	if s, ok := r.secrets[id]; ok {
 		cfg.Secret = s
+	}
+	if r.change != nil {
+		r.change(&cfg)
 	}
 	return cfg
 }

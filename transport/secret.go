@@ -20,7 +20,7 @@ const (
 
 	// proofVersion begins everything that a proof covers. It changes with the
 	// list of what is covered.
-	proofVersion = "deimos peer proof 1"
+	proofVersion = "deimos peer proof 2"
 	redacted     = "[secret]"
 )
 

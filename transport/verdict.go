@@ -3,6 +3,7 @@ package transport
 import (
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/marsevilspirit/deimos"
 )
@@ -27,9 +28,9 @@ func (e *WipedError) Error() string {
 		e.Member, e.Mine, e.By, e.Theirs)
 }
 
-// ForeignError is delivered by [HTTP.Err] when more than half of the peers say
-// that they belong to another cluster, and none has accepted this member since
-// it started. The member must stop.
+// ForeignError is delivered by [HTTP.Err] when more than half of the peers that
+// have answered since this member started say, for 3 s on end, that they belong
+// to another cluster, and none has accepted this member. The member must stop.
 type ForeignError struct {
 	// Mine and Theirs are cluster ids.
 	Mine, Theirs uint64
@@ -49,56 +50,86 @@ type refusedError struct {
 	by     uint64
 	at     string // the URL
 	reason refusal
+	// clockMS is what its clock says, sentMS what ours said, in unix
+	// milliseconds. 0: not said.
+	clockMS, sentMS int64
 }
 
 func (e *refusedError) Error() string {
-	return fmt.Sprintf("transport: member %x at %s refused the request (reason: %.40q)", e.by, e.at, string(e.reason))
+	s := fmt.Sprintf("transport: member %x at %s refused the request (reason: %.40q)", e.by, e.at, string(e.reason))
+	if e.reason == refusedClock && e.clockMS != 0 && e.sentMS != 0 {
+		s += ": " + clocksApart("its clock", e.clockMS, "the clock of this member", e.sentMS)
+	}
+	return s
 }
 
-// verdicts remembers which peers belong to another cluster, until one has
-// accepted this member. The zero value is ready.
+// clocksApart says that two clocks are too far apart.
+func clocksApart(one string, oneMS int64, other string, otherMS int64) string {
+	say := func(ms int64) string { return time.UnixMilli(ms).UTC().Format(time.RFC3339) }
+	return fmt.Sprintf("%s says %s, %s says %s: they must not be more than %s apart", one, say(oneMS), other, say(otherMS), proofWindow)
+}
+
+// foreignPatience is how long a peer must go on saying that it belongs to
+// another cluster. When it says nothing for that long, it begins anew.
+const foreignPatience = 3 * time.Second
+
+// verdicts remembers what the peers say of their cluster, until one has accepted
+// this member. The zero value is ready.
 type verdicts struct {
 	mu       sync.Mutex
 	accepted bool
-	foreign  map[uint64]*ForeignError
+	answered map[uint64]*verdict // by peer
+}
+
+// verdict is what a peer has said last.
+type verdict struct {
+	foreign *ForeignError // nil: it is of this cluster
+	// first and last are when it said so on end.
+	first, last time.Time
 }
 
 func (v *verdicts) accept() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.accepted, v.foreign = true, nil
+	v.accepted, v.answered = true, nil
 }
 
-// isForeign notes what a peer has said last; nil when it is no foreigner.
-func (v *verdicts) isForeign(id uint64, err *ForeignError) {
+// isForeign notes what a peer says; nil when it is no foreigner.
+func (v *verdicts) isForeign(id uint64, err *ForeignError, now time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	switch {
-	case v.accepted:
-	case err == nil:
-		delete(v.foreign, id)
-	default:
-		if v.foreign == nil {
-			v.foreign = make(map[uint64]*ForeignError)
-		}
-		v.foreign[id] = err
+	if v.accepted {
+		return
 	}
+	old := v.answered[id]
+	if old == nil || old.foreign == nil || err == nil || now.Sub(old.last) > foreignPatience {
+		if v.answered == nil {
+			v.answered = make(map[uint64]*verdict)
+		}
+		v.answered[id] = &verdict{foreign: err, first: now, last: now}
+		return
+	}
+	old.foreign, old.last = err, now
 }
 
-// judge returns an error when more than half of the peers are of another
-// cluster.
+// judge returns an error when more than half of the peers that have answered
+// are of another cluster for certain. A peer that is down says nothing.
 func (v *verdicts) judge(peers map[uint64][]string) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	var last *ForeignError
-	n := 0
-	for id, err := range v.foreign {
-		if _, ok := peers[id]; ok {
-			n++
-			last = err
+	answered, foreign := 0, 0
+	for id, one := range v.answered {
+		if _, ok := peers[id]; !ok {
+			continue
+		}
+		answered++
+		if one.foreign != nil && one.last.Sub(one.first) >= foreignPatience {
+			foreign++
+			last = one.foreign
 		}
 	}
-	if last == nil || 2*n <= len(peers) {
+	if last == nil || 2*foreign <= answered {
 		return nil
 	}
 	return last
@@ -118,11 +149,11 @@ func (t *HTTP) judge(to uint64, at string, a answer) error {
 	if a.cluster != t.cfg.ClusterID {
 		foreign := &ForeignError{Mine: t.cfg.ClusterID, Theirs: a.cluster, By: to, URL: at}
 		if a.refused == refusedCluster {
-			t.verdicts.isForeign(to, foreign)
+			t.verdicts.isForeign(to, foreign, time.Now())
 		}
 		return foreign
 	}
-	t.verdicts.isForeign(to, nil)
+	t.verdicts.isForeign(to, nil, time.Now())
 	if a.member != to {
 		return fmt.Errorf("transport: member %x answers at %s instead of member %x", a.member, at, to)
 	}
@@ -130,20 +161,38 @@ func (t *HTTP) judge(to uint64, at string, a answer) error {
 	case "":
 	case refusedRemoved:
 		t.end(fmt.Errorf("%w (member %x says so)", ErrRemoved, a.member))
-		return &refusedError{to, at, a.refused}
+		return a.refusal(at)
+	case refusedClock:
+		t.warnOfClock(&a, at)
+		return a.refusal(at)
 	case refusedIncarnation:
 		if !a.knows.IsZero() && a.knows != t.cfg.Incarnation {
 			t.end(&WipedError{Member: t.cfg.MemberID, Mine: t.cfg.Incarnation, Theirs: a.knows, By: a.member})
 		}
-		return &refusedError{to, at, a.refused}
+		return a.refusal(at)
 	}
-	if known := t.cfg.IncarnationOf(to); !known.IsZero() && known != a.incarnation {
+	if known := t.incarnationOf(to); !known.IsZero() && known != a.incarnation {
 		return fmt.Errorf("transport: member %x at %s runs with the data directory %s, but is known with the data directory %s",
 			to, at, a.incarnation, known)
 	}
 	if a.refused != "" {
-		return &refusedError{to, at, a.refused}
+		return a.refusal(at)
+	}
+	if !a.incarnation.IsZero() && !t.meet(to, a.incarnation) {
+		return fmt.Errorf("transport: member %x at %s runs with the data directory %s, but was first met with another one", to, at, a.incarnation)
 	}
 	t.verdicts.accept()
 	return nil
+}
+
+// warnOfClock tells the operator, once a minute at most, that a peer takes no
+// requests because of the time in them.
+func (t *HTTP) warnOfClock(a *answer, at string) {
+	now := time.Now()
+	if a.clockMS == 0 || a.sentMS == 0 || !t.clockWarning.pass(now, complaintPause) {
+		return
+	}
+	t.log.Warn("a peer refuses the requests of this member: one of the two clocks is wrong",
+		"peer", deimos.FormatID(a.member), "url", at, "its clock", time.UnixMilli(a.clockMS).UTC(),
+		"clock of this member", time.UnixMilli(a.sentMS).UTC(), "allowed", proofWindow)
 }

@@ -90,10 +90,10 @@ func (o opening) signed(secret string) opening {
 		return h.Sum(nil)
 	}
 	purpose := hmac.New(sha256.New, []byte(secret))
-	io.WriteString(purpose, "deimos peer proof 1 request")
-	fields := []string{"deimos peer proof 1", o.method, o.path}
+	io.WriteString(purpose, "deimos peer proof 2 request")
+	fields := []string{"deimos peer proof 2", o.method, o.path}
 	for _, key := range []string{"X-Etcd-Cluster-ID", "X-Server-From", "X-Raft-To", "X-Deimos-Incarnation", "X-Deimos-Expects",
-		"X-Deimos-Run", "X-Deimos-Time", "X-Deimos-Nonce", "X-Deimos-Digest"} {
+		"X-Deimos-Run", "X-Deimos-Time", "X-Deimos-Nonce", "X-Deimos-Digest", "X-PeerURLs"} {
 		fields = append(fields, o.header.Get(key))
 	}
 	o.header = o.header.Clone()

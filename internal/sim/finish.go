@@ -1,0 +1,181 @@
+package sim
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/marsevilspirit/deimos"
+)
+
+const (
+	// healedWrites succeed within healedWithin once everything has healed.
+	healedWrites = 20
+	healedWithin = 10 * time.Second
+	// convergeWithin is how long the cluster may take to become whole: lost
+	// members replaced, all equal, what is due expired.
+	convergeWithin = 60 * time.Second
+	// opsPerSecond is the traffic below which a run proves nothing.
+	opsPerSecond = 10
+)
+
+// heal ends all faults and lets the cluster become whole.
+func (w *world) heal() {
+	w.calm.account()
+	w.healing = true
+	w.tracer.logf("everything heals")
+	w.net.heal()
+	for _, h := range w.hosts {
+		h.resume()
+		h.arm, h.failSync, h.syncDelay, h.applyDelay, h.hungUntil, h.lowDisk = "", nil, 0, 0, 0, false
+		if h.clock.rate != 1 {
+			h.clock.setRate(w.now, 1)
+		}
+		w.after(0, h.boot)
+	}
+	for _, c := range w.clients {
+		c.stopped = true
+	}
+	began := w.now
+	done := 0
+	w.probe(&done)
+	w.advanceWhile(began+healedWithin, func() bool { return done < healedWrites })
+	if done < healedWrites {
+		w.fail("liveness", "%d of %d writes succeeded within %s after everything had healed", done, healedWrites, healedWithin)
+	}
+	w.tracer.logf("%d writes succeeded %.3f s after everything had healed", done, (w.now - began).Seconds())
+	w.advanceWhile(w.now+convergeWithin, func() bool { return !w.whole() })
+	if !w.whole() {
+		w.fail("liveness", "the cluster is not whole %s after everything had healed: %s", convergeWithin, w.notWhole())
+	}
+	w.advance(w.now + 500*time.Millisecond) // so that the watches hear the last
+}
+
+// probe writes until enough writes have succeeded.
+func (w *world) probe(done *int) {
+	if *done >= healedWrites {
+		return
+	}
+	c := &client{w: w, n: clientCount, rnd: newRand(w.cfg.Seed, streamClient+99<<32+uint64(w.now)), seen: map[string]sighting{}}
+	h := w.anyHost(c.rnd)
+	again := func(d time.Duration) { w.after(d, func() { w.probe(done) }) }
+	if !h.up() {
+		again(20 * time.Millisecond)
+		return
+	}
+	o := &op{client: c.n, call: w.now, ackedBefore: w.oracle.acked, request: deimos.Request{
+		Op: deimos.OpSet, Key: "/probe", Value: fmt.Sprintf("p%d-%d", *done, w.now),
+	}}
+	over := false
+	hear := func(a answer) {
+		if over {
+			return
+		}
+		over = true
+		if a.err == nil && a.event != nil {
+			*done++
+			o.ret, o.done, o.index, o.raftIndex = w.now, true, a.event.Index(), a.raftIndex
+			w.history.add(o)
+			w.res.Writes++
+		}
+		again(5 * time.Millisecond)
+	}
+	r := h.proc.write(&o.request, hear)
+	o.run, o.seq = r.run, r.seq
+	w.after(clientTimeout, func() { hear(answer{err: errDeadline}) })
+}
+
+// whole reports whether nothing is left to be done.
+func (w *world) whole() bool { return w.notWhole() == "" }
+
+func (w *world) notWhole() string {
+	p := w.leader()
+	switch {
+	case p == nil:
+		return "no leader"
+	case !w.admin.idle():
+		return fmt.Sprintf("%d membership changes are under way", len(w.admin.tasks))
+	case len(w.ttl.due) > 0:
+		return fmt.Sprintf("%d keys have a TTL", len(w.ttl.due))
+	}
+	for _, c := range w.clients {
+		if !c.idle {
+			return fmt.Sprintf("client %d works on something", c.n)
+		}
+	}
+	for _, m := range p.machine.Members() {
+		h := w.host(m.ID)
+		switch {
+		case h == nil || h.gone == exitUnneeded:
+		case h.gone != exitNone:
+			return fmt.Sprintf("member %x is %s and in the list", h.id, h.gone)
+		case h.proc == nil:
+			return fmt.Sprintf("member %x is down", h.id)
+		case h.proc.applier.applied != p.applier.applied || h.disk.last() < p.applier.applied && h.disk.newest().Index < p.applier.applied:
+			return fmt.Sprintf("member %x has applied %d, the leader %d", h.id, h.proc.applier.applied, p.applier.applied)
+		case m.IsLearner && w.admin.wantsVote(m.ID):
+			return fmt.Sprintf("member %x is still a learner", h.id)
+		}
+	}
+	for _, x := range w.watches {
+		if x.watcher == nil || x.proc.oracleIndex < w.oracle.last() || x.watcher.Ready() {
+			return fmt.Sprintf("the watch on %s has not read everything", x.key)
+		}
+	}
+	return ""
+}
+
+// finish checks what can be told at the end only.
+func (w *world) finish() {
+	w.sameEverywhere()
+	for _, x := range w.watches {
+		x.complete(w.oracle.last() + 1)
+	}
+	keys := make([]string, 0, len(w.ttl.due))
+	for key := range w.ttl.due {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	for _, key := range keys {
+		w.ttl.notLate(key, w.ttl.due[key], w.now)
+	}
+	w.history.judgeLogs()
+	w.history.linearizability()
+	w.notVoid()
+}
+
+// sameEverywhere compares the whole state of all members of the list.
+func (w *world) sameEverywhere() {
+	p := w.leader()
+	want := p.stateHash()
+	for _, m := range p.machine.Members() {
+		h := w.host(m.ID)
+		if h == nil || h.proc == nil {
+			continue
+		}
+		if h.proc.applier.applied != p.applier.applied {
+			w.fail("members differ", "member %x has applied %d, the leader %d", h.id, h.proc.applier.applied, p.applier.applied)
+		}
+		if got := h.proc.stateHash(); got != want {
+			w.fail("members differ", "the final state of member %x is not that of the leader %x", h.id, p.host.id)
+		}
+	}
+	w.row("D10")
+	w.tracer.mix(want)
+}
+
+// notVoid fails runs that prove nothing.
+func (w *world) notVoid() {
+	observed := 0
+	for _, f := range w.plan.faults {
+		if f.observed {
+			observed++
+		}
+	}
+	if 3*observed < len(w.plan.faults) {
+		w.fail("void", "only %d of %d planned faults were observed", observed, len(w.plan.faults))
+	}
+	if calm := w.calm.calmTime.Seconds(); calm > 2 && float64(w.calm.calmOps) < opsPerSecond*calm {
+		w.fail("void", "only %d operations succeeded in %.1f calm seconds", w.calm.calmOps, calm)
+	}
+}

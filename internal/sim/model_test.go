@@ -1,0 +1,115 @@
+package sim
+
+import (
+	"testing"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/marsevilspirit/deimos"
+)
+
+func set(client int, value string, index uint64, call, ret time.Duration) *op {
+	return &op{client: client, register: true, done: true, request: deimos.Request{Op: deimos.OpSet, Key: "/r/k", Value: value}, index: index, call: call, ret: ret}
+}
+
+func read(client int, value string, modified uint64, call, ret time.Duration) *op {
+	return &op{client: client, kind: opRead, register: true, done: true, request: deimos.Request{Key: "/r/k"}, exists: value != "", value: value, modified: modified, call: call, ret: ret}
+}
+
+func unknownSet(client int, value string, call time.Duration) *op {
+	o := set(client, value, 0, call, 0)
+	o.unknown, o.run, o.seq = true, 1, 1
+	return o
+}
+
+func TestLinearizabilityJudgesHistories(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		ops  []*op
+		ok   bool
+	}{
+		{"write then read", []*op{set(0, "a", 2, 1, 2), read(1, "a", 2, 3, 4)}, true},
+		{"stale read", []*op{set(0, "a", 2, 1, 2), set(0, "b", 3, 3, 4), read(1, "a", 2, 5, 6)}, false},
+		{"read beside a write", []*op{set(0, "a", 2, 1, 2), set(0, "b", 3, 3, 6), read(1, "a", 2, 4, 5)}, true},
+		{"lost write", []*op{set(0, "a", 2, 1, 2), read(1, "", 0, 3, 4)}, false},
+		{"indexes against time", []*op{set(0, "a", 5, 1, 2), set(0, "b", 4, 3, 4)}, false},
+		{"another index than was answered", []*op{set(0, "a", 2, 1, 2), read(1, "a", 3, 3, 4)}, false},
+		{"unknown outcome seen", []*op{set(0, "a", 2, 1, 2), unknownSet(1, "b", 3), read(2, "b", 7, 5, 6)}, true},
+		{"unknown outcome not seen", []*op{set(0, "a", 2, 1, 2), unknownSet(1, "b", 3), read(2, "a", 2, 5, 6)}, true},
+		{"unknown outcome seen and gone", []*op{set(0, "a", 2, 1, 2), unknownSet(1, "b", 3), read(2, "b", 7, 5, 6), read(2, "a", 2, 7, 8)}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := &world{now: time.Minute}
+			w.oracle = newOracle(w)
+			w.oracle.applies[[2]uint64{1, 1}] = 9
+			w.history = history{w: w, ops: tt.ops}
+			err := caught(func() { w.history.linearizability() })
+			if (err == nil) != tt.ok {
+				t.Errorf("linearizability() = %v, want ok %v", err, tt.ok)
+			}
+		})
+	}
+}
+
+// caught returns the violation that f ends with.
+func caught(f func()) (v *Violation) {
+	defer func() {
+		if r := recover(); r != nil {
+			v = r.(*Violation)
+		}
+	}()
+	f()
+	return nil
+}
+
+func entriesOf(term uint64, from, to uint64) (out []raftpb.Entry) {
+	for i := from; i <= to; i++ {
+		out = append(out, raftpb.Entry{Index: i, Term: term})
+	}
+	return out
+}
+
+func TestDiskKeepsWhatWasSynced(t *testing.T) {
+	d := &disk{}
+	d.create(deimos.Incarnation{1}, raftpb.SnapshotMetadata{}, raftpb.HardState{})
+	d.write(logBatch{hs: raftpb.HardState{Term: 1}, entries: entriesOf(1, 1, 3)})
+	d.sync()
+	d.write(logBatch{hs: raftpb.HardState{Term: 2, Vote: 7}, entries: entriesOf(2, 3, 4)})
+	d.crash(false, nil)
+	if d.last() != 3 || d.hs.Term != 1 {
+		t.Errorf("after a crash the log ends at %d in term %d, want 3 in term 1", d.last(), d.hs.Term)
+	}
+	d.write(logBatch{hs: raftpb.HardState{Term: 2, Vote: 7}, entries: entriesOf(2, 3, 4)})
+	d.crash(true, nil)
+	if d.last() != 4 || !d.holds(3, 2) || d.holds(3, 1) || d.hs.Vote != 7 {
+		t.Errorf("a batch that reached the disk is gone: log ends at %d, vote %d", d.last(), d.hs.Vote)
+	}
+	if d.write(logBatch{hs: raftpb.HardState{Term: 2, Vote: 7, Commit: 4}}) {
+		t.Error("a commit index alone was written")
+	}
+}
+
+func TestDiskFallsBackToTheOlderSnapshot(t *testing.T) {
+	d := &disk{}
+	d.create(deimos.Incarnation{1}, raftpb.SnapshotMetadata{}, raftpb.HardState{})
+	d.write(logBatch{hs: raftpb.HardState{Term: 1, Commit: 9}, entries: entriesOf(1, 1, 9)})
+	d.sync()
+	for _, index := range []uint64{4, 8} {
+		meta := raftpb.SnapshotMetadata{Index: index, Term: 1}
+		d.addFile(snapFile{meta: meta, data: []byte("state"), sum: hashBytes(fnvOffset, []byte("state"))})
+		d.nameFiles()
+		d.write(logBatch{snapshot: &meta})
+		d.sync()
+		d.prune()
+	}
+	d.files[1].data = []byte("stale")
+	rec, err := d.recover()
+	if err != nil || rec.snapshot.Index != 4 || len(rec.entries) != 5 {
+		t.Fatalf("recover() = snapshot %d, %d entries, %v; want snapshot 4 and 5 entries", rec.snapshot.Index, len(rec.entries), err)
+	}
+	d.files[0].data = []byte("stale")
+	if _, err := d.recover(); err == nil {
+		t.Error("recover() without a sound snapshot succeeded")
+	}
+}

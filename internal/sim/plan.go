@@ -1,0 +1,148 @@
+package sim
+
+import (
+	"fmt"
+	mathrand "math/rand/v2"
+	"slices"
+	"time"
+)
+
+// Profiles are the kinds of runs: which faults prevail.
+var Profiles = []string{"mixed", "restarts", "network", "disks", "members", "time"}
+
+// plan is what a seed has in mind.
+type plan struct {
+	profile  string
+	members  int
+	duration time.Duration
+	options  options
+	faults   []*fault
+}
+
+// fault is one planned fault.
+type fault struct {
+	w        *world
+	n        int
+	at       time.Duration
+	lasts    time.Duration
+	kind     *faultKind
+	rnd      *mathrand.Rand
+	observed bool
+}
+
+// String names the fault.
+func (f *fault) String() string {
+	return fmt.Sprintf("%s for %.2fs", f.kind.name, f.lasts.Seconds())
+}
+
+// faultKind is one kind of fault.
+type faultKind struct {
+	name string
+	// weights say how often each profile has it, in the order of Profiles.
+	weights [6]int
+	// low and high bound how long it lasts.
+	low, high time.Duration
+	// begin makes the fault happen. It returns false when it cannot be made now
+	// and is to be tried again, else a function that ends it, or nil.
+	begin func(f *fault) (end func(), ok bool)
+	// calm says that it leaves the cluster able to do its work in time.
+	calm bool
+	// rows are the rows of the matrix that it belongs to, counted when it has
+	// happened.
+	rows []string
+}
+
+// newPlan draws a plan. Each fault has randomness of its own, so that leaving
+// one out changes no other.
+func newPlan(cfg Config) *plan {
+	rnd := newRand(cfg.Seed, streamPlan)
+	pl := &plan{members: 3, duration: cfg.Duration}
+	profile := rnd.IntN(len(Profiles) + 2)
+	if profile >= len(Profiles) {
+		profile = 0
+	}
+	if i := slices.Index(Profiles, cfg.Profile); i >= 0 {
+		profile = i
+	}
+	pl.profile = Profiles[profile]
+	if chance(rnd, 0.3) {
+		pl.members = 4 + rnd.IntN(2)
+	}
+	drawn := between(rnd, 20*time.Second, 60*time.Second)
+	if pl.duration == 0 {
+		pl.duration = drawn
+	}
+	pl.options = options{snapshotCount: 120 + rnd.Uint64N(500), historyEvents: 100 + rnd.IntN(2000), catchUp: rnd.Uint64N(400)}
+	total := 0
+	for i := range faultKinds {
+		total += faultKinds[i].weights[profile]
+	}
+	count := 3 + int(pl.duration/(4*time.Second)) + rnd.IntN(4)
+	for n := range count {
+		at := between(rnd, 3*time.Second, max(pl.duration-3*time.Second, 4*time.Second))
+		f := &fault{n: n, at: at, rnd: newRand(cfg.Seed, streamFault+uint64(n)), kind: drawKind(rnd, profile, total)}
+		f.lasts = between(f.rnd, f.kind.low, f.kind.high)
+		if !cfg.Skip[n] {
+			pl.faults = append(pl.faults, f)
+		}
+	}
+	slices.SortStableFunc(pl.faults, func(a, b *fault) int { return int(a.at - b.at) })
+	return pl
+}
+
+func drawKind(rnd *mathrand.Rand, profile, total int) *faultKind {
+	at := rnd.IntN(total)
+	for i := range faultKinds {
+		if at -= faultKinds[i].weights[profile]; at < 0 {
+			return &faultKinds[i]
+		}
+	}
+	return &faultKinds[0]
+}
+
+// startFaults schedules the faults of the plan.
+func (w *world) startFaults() {
+	for _, f := range w.plan.faults {
+		f.w = w
+		w.after(f.at-w.now, f.try)
+	}
+}
+
+// try begins the fault, now or as soon as it can be made.
+func (f *fault) try() {
+	w := f.w
+	if w.healing {
+		return
+	}
+	if w.exclusiveTo > w.now {
+		w.after(100*time.Millisecond, f.try)
+		return
+	}
+	end, ok := f.kind.begin(f)
+	if !ok {
+		w.after(150*time.Millisecond, f.try)
+		return
+	}
+	w.tracer.mix(uint64(w.now), uint64(f.n))
+	w.tracer.logf("fault %d: %s", f.n, f)
+	if !f.kind.calm {
+		w.calm.begin()
+	}
+	w.after(f.lasts, func() {
+		w.tracer.logf("fault %d ends: %s", f.n, f.kind.name)
+		if end != nil {
+			end()
+		}
+		if !f.kind.calm {
+			w.calm.end()
+		}
+	})
+}
+
+// seen notes that the fault has really happened.
+func (f *fault) seen() {
+	if !f.observed {
+		f.observed = true
+		f.w.row(f.kind.rows...)
+	}
+}
