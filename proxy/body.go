@@ -195,6 +195,9 @@ func (b *body) isAbandoned() bool {
 
 // all reports whether the head is the whole body.
 func (b *body) all() bool {
+	if b == nil {
+		return true
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.err == io.EOF

@@ -81,7 +81,7 @@ func (c *call) forward(ctx context.Context, out *outgoing) {
 	defer resp.Body.Close()
 	c.setHeader(resp.Header)
 	c.begin(resp.StatusCode)
-	c.relay(resp, cancel)
+	c.relay(resp.Response, cancel)
 }
 
 // relay copies the body of an answer, each piece at once when its length is not
@@ -215,9 +215,9 @@ func (c *call) fail(err error) {
 	case errors.Is(err, errStopping), errors.Is(err, context.Canceled):
 		c.w.Header()["Retry-After"] = []string{"1"}
 		c.message(http.StatusServiceUnavailable, errStopping.Error())
-	case errors.Is(err, errNobody):
+	case errors.Is(err, errNobody), errors.Is(err, errRefused):
 		c.w.Header()["Retry-After"] = []string{"1"}
-		c.message(http.StatusServiceUnavailable, errNobody.Error())
+		c.message(http.StatusServiceUnavailable, err.Error())
 	case errors.As(err, &unfit):
 		c.message(http.StatusBadRequest, unfit.Error())
 	case errors.Is(err, errUnknown):

@@ -25,6 +25,44 @@ const (
 // errCondemned is the answer to a write that was given up.
 var errCondemned = errors.New("proxy: the request was given up")
 
+// refusals are the alerts that a TLS server sends about a client's certificate
+// and about nothing else.
+var refusals = [...]tls.AlertError{
+	42,  // bad certificate
+	43,  // unsupported certificate
+	44,  // revoked
+	45,  // expired
+	46,  // unknown
+	48,  // unknown certificate authority
+	49,  // access denied
+	51,  // wrong signature
+	116, // certificate required
+}
+
+// isRefusal reports whether a connection failed because the member refused the
+// proxy's certificate.
+func isRefusal(err error) bool {
+	var op *net.OpError
+	if !errors.As(err, &op) || op.Op != "remote error" {
+		return false
+	}
+	for _, alert := range refusals {
+		// The type of such an alert is crypto/tls's own.
+		if op.Err.Error() == alert.Error() {
+			return true
+		}
+	}
+	return false
+}
+
+// noteRefusal makes errors.Is know a refusal as errRefused.
+func noteRefusal(err error) error {
+	if isRefusal(err) {
+		return fmt.Errorf("%w: %w", errRefused, err)
+	}
+	return err
+}
+
 // dialError says that there was no connection to send a request over.
 type dialError struct{ err error }
 
@@ -90,6 +128,8 @@ type memberConn struct {
 	writing   bool
 	sent      int64 // bytes that the system took
 	condemned bool
+	got       bool  // anything that the member said
+	refused   error // the refusal of the proxy's certificate, if that came first
 }
 
 // secure puts TLS on a fresh connection, and closes it if that fails.
@@ -125,7 +165,22 @@ func closeFailed(c net.Conn) error {
 func (c *memberConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	c.note(err)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.got = c.got || n > 0; !c.got && isRefusal(err) {
+		c.refused = err
+	}
 	return n, err
+}
+
+// refusal returns the alert by which the member refused the proxy's certificate
+// before it said anything else, or nil. With TLS 1.3 that comes when requests
+// can be written already; but it is part of the handshake, and a server hands
+// on nothing of what it got before its handshake has ended well.
+func (c *memberConn) refusal() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.refused
 }
 
 // Write implements [net.Conn].

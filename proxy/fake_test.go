@@ -62,8 +62,47 @@ type fakeMember struct {
 	cluster *cluster
 	handler http.HandlerFunc
 
-	mu   sync.Mutex
-	seen []seenRequest
+	mu     sync.Mutex
+	seen   []seenRequest
+	awake  chan struct{} // closed when the member no longer hangs; nil: it does not
+	probed int           // requests for /livez
+}
+
+// hang makes the member accept requests and answer none until wake is called.
+func (m *fakeMember) hang() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.awake = make(chan struct{})
+}
+
+func (m *fakeMember) wake() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	close(m.awake)
+	m.awake = nil
+}
+
+// waits returns when the member does not hang, or false when nobody waits for
+// the answer any more.
+func (m *fakeMember) waits(r *http.Request) bool {
+	m.mu.Lock()
+	awake := m.awake
+	m.mu.Unlock()
+	if awake == nil {
+		return true
+	}
+	select {
+	case <-awake:
+		return true
+	case <-r.Context().Done():
+		return false
+	}
+}
+
+func (m *fakeMember) probes() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.probed
 }
 
 type seenRequest struct {
@@ -83,7 +122,19 @@ func startMember(t *testing.T, c *cluster, handler http.HandlerFunc) *fakeMember
 }
 
 func (m *fakeMember) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/livez" {
+		m.mu.Lock()
+		m.probed++
+		m.mu.Unlock()
+		if m.waits(r) {
+			w.WriteHeader(http.StatusOK)
+		}
+		return
+	}
 	if r.URL.Path == "/v2/members" {
+		if !m.waits(r) {
+			return
+		}
 		m.cluster.mu.Lock()
 		id := m.cluster.id
 		m.cluster.mu.Unlock()
@@ -106,6 +157,9 @@ func (m *fakeMember) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	m.mu.Lock()
 	m.seen = append(m.seen, s)
 	m.mu.Unlock()
+	if !m.waits(r) {
+		return
+	}
 	if m.handler != nil {
 		m.handler(w, r)
 		return
@@ -299,7 +353,7 @@ func rawMember(t *testing.T, c *cluster, handle func(conn net.Conn, r *http.Requ
 			if err != nil {
 				return
 			}
-			if r.URL.Path != "/v2/members" {
+			if r.URL.Path != "/v2/members" && r.URL.Path != "/livez" {
 				if !handle(conn, r, in) {
 					return
 				}

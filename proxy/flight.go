@@ -207,7 +207,12 @@ func (f *flight) run(ctx context.Context, out *outgoing) {
 		f.begin(answerHead{err: err})
 		return
 	}
-	defer func() { p.closeBody(resp) }()
+	// A watch may be silent as long as it likes, so its member is asked.
+	wait := p.sentry.hold(resp.from, resp.giveUp)
+	defer func() {
+		wait.end()
+		p.closeBody(resp.Response)
+	}()
 	head := answerHead{status: resp.StatusCode, header: resp.Header}
 	if resp.StatusCode != http.StatusOK || resp.ContentLength >= 0 {
 		head.complete = true
@@ -229,8 +234,9 @@ func (f *flight) run(ctx context.Context, out *outgoing) {
 		if next == nil {
 			return
 		}
-		p.closeBody(resp)
-		resp = next
+		wait.end()
+		p.closeBody(resp.Response)
+		resp, wait = next, p.sentry.hold(next.from, next.giveUp)
 	}
 }
 
@@ -243,7 +249,7 @@ func (p *Proxy) closeBody(resp *http.Response) {
 
 // resume opens the watch again behind the last whole event, at any member, or
 // returns nil if that cannot be done.
-func (f *flight) resume(ctx context.Context, out *outgoing) *http.Response {
+func (f *flight) resume(ctx context.Context, out *outgoing) *reply {
 	at, ok := f.resumeAt()
 	if !ok {
 		return nil
@@ -265,7 +271,7 @@ func (f *flight) resume(ctx context.Context, out *outgoing) *http.Response {
 	}
 	if resp.StatusCode != f.head.status || resp.Header.Get("Content-Type") != f.head.header.Get("Content-Type") {
 		// The history is gone, say. The client will be told when it asks.
-		f.table.p.closeBody(resp)
+		f.table.p.closeBody(resp.Response)
 		return nil
 	}
 	return resp

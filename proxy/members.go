@@ -70,12 +70,14 @@ type members struct {
 	clusterID string // "" until a member has told
 	lookAt    time.Time
 	lookedAt  time.Time
+	// unused are the URLs that were found and cannot be used, with the reasons.
+	unused map[string]string
 	// silent tells that a member of the list has told no client URL yet.
 	silent bool
 }
 
 func newMembers(self []string, l *limits, log *slog.Logger) (*members, error) {
-	m := &members{limits: l, log: log, self: make(map[string]bool), seed: maphash.MakeSeed(), wake: make(chan struct{}, 1)}
+	m := &members{limits: l, log: log, self: make(map[string]bool), unused: make(map[string]string), seed: maphash.MakeSeed(), wake: make(chan struct{}, 1)}
 	for _, s := range self {
 		e, err := parseEndpoint(s)
 		if err != nil {
@@ -132,6 +134,13 @@ func (m *members) up(e *endpoint) {
 		m.log.Info("member answers again", "url", e.url())
 	}
 	e.failures = 0
+}
+
+// isAside reports whether e failed and has not answered since.
+func (m *members) isAside(e *endpoint) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return e.failures > 0
 }
 
 // down puts e aside for a pause that doubles with each one in a row. Failures
@@ -247,11 +256,12 @@ func (m *members) replace(clusterID string, list []deimos.Member) error {
 		return fmt.Errorf("%w: %s, want %s", errOtherCluster, clusterID, m.clusterID)
 	}
 	var found []*endpoint
-	silent := false
+	silent, before := false, m.unused
+	m.unused = make(map[string]string)
 	for _, member := range list {
 		silent = silent || len(member.ClientURLs) == 0
 		for _, u := range member.ClientURLs {
-			if e := m.usable(u); e != nil {
+			if e := m.usable(u, before); e != nil {
 				e.member = deimos.FormatID(member.ID)
 				found = append(found, e)
 			}
@@ -275,7 +285,7 @@ func (m *members) learn(urls []string) {
 	defer m.mu.Unlock()
 	found := slices.Clone(m.endpoints)
 	for _, u := range urls {
-		if e := m.usable(u); e != nil {
+		if e := m.usable(u, m.unused); e != nil {
 			found = append(found, e)
 		}
 	}
@@ -290,17 +300,24 @@ func (m *members) remove(gone *endpoint) {
 	m.endpoints = slices.DeleteFunc(slices.Clone(m.endpoints), func(e *endpoint) bool { return e == gone })
 }
 
-// usable returns the endpoint of a client URL, or nil. The mutex is held.
-func (m *members) usable(u string) *endpoint {
+// usable returns the endpoint of a client URL, or nil, which is told unless it
+// was told before. The mutex is held.
+func (m *members) usable(u string, told map[string]string) *endpoint {
 	e, err := parseEndpoint(u)
 	if err == nil && m.self[e.host] {
 		err = errors.New("the URL is that of the proxy itself")
 	}
-	if err != nil {
-		m.log.Debug("client URL not used", "url", u, "error", err)
-		return nil
+	if err == nil {
+		return e
 	}
-	return e
+	reason := err.Error()
+	if told[u] != reason && len(m.unused) < endpointsMax {
+		m.log.Warn("client URL not used", "url", u, "error", err)
+	}
+	if len(m.unused) < endpointsMax {
+		m.unused[u] = reason
+	}
+	return nil
 }
 
 // set publishes endpoints, one for each URL, and keeps what is known of those
@@ -327,12 +344,17 @@ func (m *members) set(found []*endpoint) {
 	slices.SortFunc(list, func(a, b *endpoint) int {
 		return cmp.Or(cmp.Compare(a.member, b.member), cmp.Compare(a.url(), b.url()))
 	})
-	if !slices.Equal(list, m.endpoints) {
-		urls := make([]string, len(list))
-		for i, e := range list {
-			urls[i] = e.url()
-		}
+	if urls := sortedURLs(list); !slices.Equal(urls, sortedURLs(m.endpoints)) {
 		m.log.Info("members found", "urls", urls)
 	}
 	m.endpoints = list
+}
+
+func sortedURLs(list []*endpoint) []string {
+	urls := make([]string, len(list))
+	for i, e := range list {
+		urls[i] = e.url()
+	}
+	slices.Sort(urls)
+	return urls
 }

@@ -47,8 +47,9 @@ type Config struct {
 	// while no member answers or one has not published its client URLs.
 	// 0: [DefaultRefresh].
 	Refresh time.Duration
-	// Timeout is the request timeout of the members. A member that takes
-	// noticeably longer to begin an answer is given up. 0: [DefaultTimeout].
+	// Timeout is the request timeout of the members. A member that takes two
+	// seconds longer to begin an answer is given up; one that hangs is noticed
+	// earlier, whatever the timeout. 0: [DefaultTimeout].
 	Timeout time.Duration
 	// Log gets changes of the member list and of its reachability.
 	// nil: discard.
@@ -64,8 +65,10 @@ type limits struct {
 	handshake  time.Duration // for TLS on top of it
 	head       time.Duration // from the end of a request to the answer's head
 	memberIO   time.Duration // for one write to a member, or a silence inside an answer
-	search     time.Duration // after which no further member is tried
-	probe      time.Duration // for an answer to a look at the member list
+	overdue    time.Duration // after which an answer is late; also between two probes of its member
+	search     time.Duration // after which no further member is tried, but for the second try of a read
+	probe      time.Duration // for an answer to a look at the member list or to a probe
+	watchProbe time.Duration // between two probes of a member that has watches
 	bootstrap  time.Duration // for one call of Bootstrap
 	pauseMin   time.Duration // first pause of a member that failed
 	pauseMax   time.Duration // longest pause of such a member
@@ -92,11 +95,13 @@ type Proxy struct {
 	transport *http.Transport
 	members   *members
 	watches   *watchTable
+	sentry    *sentry
 	calls     tracker
 
 	startOnce, stopOnce sync.Once
 	stop                chan struct{}
-	// goroutines are the keeper of the member list and the upstream watches.
+	// goroutines are the keeper of the member list, the upstream watches and the
+	// probes.
 	goroutines sync.WaitGroup
 }
 
@@ -114,8 +119,10 @@ func defaultLimits(timeout time.Duration) limits {
 		handshake:  2 * time.Second,
 		head:       timeout + 2*time.Second,
 		memberIO:   10 * time.Second,
+		overdue:    time.Second,
 		search:     timeout,
 		probe:      time.Second,
+		watchProbe: 5 * time.Second,
 		bootstrap:  5 * time.Second,
 		pauseMin:   100 * time.Millisecond,
 		pauseMax:   10 * time.Second,
@@ -164,7 +171,7 @@ func open(cfg Config, change func(*limits)) (*Proxy, error) {
 		stop:      make(chan struct{}),
 		limits:    l,
 	}
-	p.watches = newWatchTable(p)
+	p.watches, p.sentry = newWatchTable(p), newSentry(p)
 	p.transport = newTransport(cfg.TLS, &p.limits)
 	if p.metrics, err = newMetrics(cfg.Metrics, p.members); err != nil {
 		return nil, err
@@ -189,8 +196,8 @@ func (p *Proxy) Start() {
 // Close ends the watches after a whole event, refuses further requests with
 // 503 and waits for the running ones. If ctx ends first, it breaks their
 // connections to members and returns an error that wraps the one of ctx. All
-// goroutines of the proxy have ended when it returns, except those that
-// net/http made for requests. It may be called more than once.
+// goroutines of the proxy have ended when it returns, except those of requests
+// that it did not wait for. It may be called more than once.
 func (p *Proxy) Close(ctx context.Context) error {
 	p.calls.stop()
 	p.stopOnce.Do(func() { close(p.stop) })
@@ -202,6 +209,7 @@ func (p *Proxy) Close(ctx context.Context) error {
 		err = fmt.Errorf("proxy: waiting for running requests: %w", ctx.Err())
 		p.calls.cancel()
 	}
+	p.sentry.close()
 	p.goroutines.Wait()
 	p.transport.CloseIdleConnections()
 	return err

@@ -131,7 +131,7 @@ func (p *Proxy) fetch(ctx context.Context, e *endpoint) (clusterID string, list 
 	r.Header.Set(headerProxy, p.run)
 	resp, err := p.transport.RoundTrip(r)
 	if err != nil {
-		return "", nil, fmt.Errorf("asking %s for the members: %w", e.url(), err)
+		return "", nil, fmt.Errorf("asking %s for the members: %w", e.url(), noteRefusal(err))
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {

@@ -10,7 +10,6 @@ import (
 	"net/textproto"
 	"net/url"
 	"strings"
-	"time"
 )
 
 // staleMax is how many connections to one member may turn out to be dead
@@ -22,6 +21,7 @@ var (
 	errNobody   = errors.New("no reachable member")
 	errLost     = errors.New("the member that had the request did not answer")
 	errUnknown  = errors.New("the member that had the request did not answer; the request may or may not have been applied")
+	errRefused  = errors.New("the members refuse the certificate of this proxy")
 	errStopping = errors.New("this proxy is stopping")
 	errLoop     = errors.New("a loop: the request has come back to this proxy")
 	errChain    = fmt.Errorf("more than %d proxies in a chain", chainMax)
@@ -162,56 +162,17 @@ const (
 	// stale: as notSent, on a connection that had been used before, which says
 	// nothing about the member.
 	stale
+	// refused: the member refused the proxy's certificate and has read nothing.
+	refused
 	// sent: the member may have got it.
 	sent
+	// givenUp: as sent, and the member failed a probe meanwhile.
+	givenUp
+	// aside: the member was put aside before and failed another probe.
+	aside
 	// unfit: the fault is not the member's.
 	unfit
 )
-
-// send gets the answer to a request from a member, the head of it, trying one
-// after the other as the package comment says. Its errors are those that
-// [call.fail] knows.
-func (p *Proxy) send(ctx context.Context, out *outgoing) (*http.Response, error) {
-	end := time.Now().Add(p.limits.search)
-	failure := errNobody
-	for _, e := range p.members.candidates(out.from) {
-		for tries := 1; ; tries++ {
-			resp, f, err := p.try(ctx, e, out)
-			if f == answered {
-				p.members.up(e)
-				return resp, nil
-			}
-			if err := out.body.broken(); err != nil {
-				return nil, err
-			}
-			if ctx.Err() != nil {
-				if f == sent && !isSafe(out.method) {
-					return nil, errUnknown
-				}
-				return nil, ctx.Err()
-			}
-			if f == unfit {
-				return nil, &unfitError{err}
-			}
-			if f == stale && tries < staleMax {
-				continue
-			}
-			p.metrics.failures.Inc()
-			p.members.down(e, err)
-			if f == sent {
-				if failure = errLost; !isSafe(out.method) {
-					return nil, errUnknown
-				}
-			}
-			break
-		}
-		if time.Now().After(end) {
-			break
-		}
-	}
-	p.members.lost()
-	return nil, failure
-}
 
 // try sends a request to one member.
 func (p *Proxy) try(ctx context.Context, e *endpoint, out *outgoing) (*http.Response, fate, error) {
@@ -241,9 +202,11 @@ func (p *Proxy) try(ctx context.Context, e *endpoint, out *outgoing) (*http.Resp
 	case err == nil:
 		return resp, answered, nil
 	case conn == nil && errors.As(err, &dial):
-		return nil, notSent, err
+		return nil, notSent, noteRefusal(err)
 	case conn == nil:
 		return nil, unfit, err
+	case conn.refusal() != nil:
+		return nil, refused, noteRefusal(conn.refusal())
 	case !conn.condemn(mark):
 		return nil, sent, err
 	case used && (conn.broken.Load() || errors.Is(err, errCondemned)):

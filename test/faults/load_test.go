@@ -127,9 +127,10 @@ type load struct {
 // startLoad starts the clients of a run.
 func startLoad(ctx context.Context, c *cluster, seed uint64) *load {
 	l := &load{history: &history{}, c: c}
-	ctx, l.stopPulse = context.WithCancel(ctx)
-	l.pulsing.Go(func() { l.pulse(ctx, 102, rand.New(rand.NewPCG(seed, 102))) })
-	ctx, l.stop = context.WithCancel(ctx)
+	pulseCtx, stopPulse := context.WithCancel(ctx)
+	l.stopPulse = stopPulse
+	l.pulsing.Go(func() { l.pulse(pulseCtx, 102, rand.New(rand.NewPCG(seed, 102))) })
+	ctx, l.stop = context.WithCancel(pulseCtx)
 	for i := range c.Size + clientsBeside {
 		pin := i
 		if i >= c.Size {
