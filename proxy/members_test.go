@@ -200,7 +200,7 @@ func TestPauseOfAFailedMemberGrows(t *testing.T) {
 			if due := m.due(time.Now()); len(due) != 0 {
 				t.Errorf("due() = %d within the pause, want 0", len(due))
 			}
-			time.Sleep(time.Until(at))
+			<-time.After(time.Until(at))
 			if due := m.due(time.Now()); len(due) != 1 || due[0] != e {
 				t.Errorf("due() = %d after the pause, want the member", len(due))
 			}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/marsevilspirit/deimos"
+	"github.com/marsevilspirit/deimos/internal/proctest"
 )
 
 // meeting is a directory in which the first members of a cluster find each
@@ -356,7 +357,7 @@ func TestDiscoveryThroughEtcd(t *testing.T) {
 	if err != nil {
 		t.Skip("etcd is not installed (Debian package etcd-server)")
 	}
-	client, peer := "http://"+freeAddress(t), "http://"+freeAddress(t)
+	client, peer := "http://"+proctest.FreeAddress(t), "http://"+proctest.FreeAddress(t)
 	startCommand(t, "", name, "--enable-v2", "--name", "registry", "--data-dir", filepath.Join(t.TempDir(), "etcd"),
 		"--listen-client-urls", client, "--advertise-client-urls", client,
 		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "registry="+peer)

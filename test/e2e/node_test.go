@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -15,10 +14,11 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/marsevilspirit/deimos/internal/proctest"
 )
 
 const (
@@ -39,7 +39,7 @@ type node struct {
 
 // newNode prepares a member of its own; flags come after the usual ones.
 func newNode(t testing.TB, name string, flags ...string) *node {
-	n := &node{name: name, dir: filepath.Join(t.TempDir(), name), client: "http://" + freeAddress(t), peer: "http://" + freeAddress(t)}
+	n := &node{name: name, dir: filepath.Join(t.TempDir(), name), client: "http://" + proctest.FreeAddress(t), peer: "http://" + proctest.FreeAddress(t)}
 	n.args = append([]string{
 		"--name", name, "--data-dir", n.dir,
 		"--listen-client-urls", n.client, "--advertise-client-urls", n.client,
@@ -208,30 +208,6 @@ func (o *output) tail() string {
 		return "…" + s[len(s)-most:]
 	}
 	return s
-}
-
-var nextPort atomic.Uint32
-
-// freeAddress gives out addresses below the range from which the system takes
-// ports for outgoing connections, so that a member can be started again on its
-// own, and no two tests of this process get the same.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	const low, count = 12000, 18000
-	for range count {
-		port := low + (uint32(os.Getpid())*37+nextPort.Add(1))%count
-		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port)))
-		l, err := net.Listen("tcp", address)
-		if err != nil {
-			continue
-		}
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
-		return address
-	}
-	t.Fatal("no port is free")
-	return ""
 }
 
 // until tries again every 10 ms until there is no error, and returns the last

@@ -13,13 +13,14 @@ import (
 	"time"
 
 	"github.com/marsevilspirit/deimos/internal/keystest"
+	"github.com/marsevilspirit/deimos/internal/proctest"
 )
 
 // newProxy prepares a proxy in front of members; flags come after the usual
 // ones. It is a node without directory and peer URL.
 func newProxy(t testing.TB, mode string, members []*node, flags ...string) *node {
 	t.Helper()
-	p := &node{name: "proxy", client: "http://" + freeAddress(t)}
+	p := &node{name: "proxy", client: "http://" + proctest.FreeAddress(t)}
 	var list []string
 	for _, n := range members {
 		list = append(list, n.name+"="+n.peer)

@@ -19,6 +19,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/marsevilspirit/deimos/internal/proctest"
 )
 
 // hostile is where strangers want members to call.
@@ -218,7 +220,7 @@ type recorder struct {
 func record(t testing.TB, address string) (*recorder, string) {
 	t.Helper()
 	r := &recorder{}
-	l, err := net.Listen("tcp", freeAddress(t))
+	l, err := net.Listen("tcp", proctest.FreeAddress(t))
 	if err != nil {
 		t.Fatal(err)
 	}

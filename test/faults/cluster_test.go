@@ -15,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/marsevilspirit/deimos/internal/proctest"
 )
 
 // setup says what a run runs.
@@ -81,14 +83,14 @@ func newCluster(t testing.TB, s setup) *cluster {
 	}
 	var targets []string
 	for range s.Size + 1 {
-		targets = append(targets, freeAddress(t))
+		targets = append(targets, proctest.FreeAddress(t))
 	}
 	c.net = newNetwork(t, targets)
 	for i, target := range targets {
 		name := fmt.Sprintf("n%d", i+1)
 		c.members = append(c.members, &member{
 			slot: i, name: name, violate: c.violate, wrap: s.wrap,
-			client: "http://" + freeAddress(t), peer: "http://" + c.net.address(i), listen: "http://" + target,
+			client: "http://" + proctest.FreeAddress(t), peer: "http://" + c.net.address(i), listen: "http://" + target,
 			dir: filepath.Join(c.dir, name), logPath: filepath.Join(c.dir, name+".log"),
 		})
 	}

@@ -2,14 +2,13 @@ package faults
 
 import (
 	"context"
-	"errors"
 	"flag"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/marsevilspirit/deimos/internal/proctest"
 )
 
 // The flags of long runs. Their defaults are the short share.
@@ -23,36 +22,12 @@ var (
 	evidenceFlag   = flag.String("evidence", "", "directory in which failed runs are kept; empty: deimos-faults below the directory for temporary files")
 )
 
-// program is the path of the deimos binary: that of the environment variable
-// DEIMOS_BIN, or else one that TestMain has built.
+// program is the path of the deimos binary.
 var program string
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	code, err := buildAndRun(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-func buildAndRun(m *testing.M) (code int, err error) {
-	if bin := os.Getenv("DEIMOS_BIN"); bin != "" {
-		program = bin
-		return m.Run(), nil
-	}
-	dir, err := os.MkdirTemp("", "deimos-faults-bin-")
-	if err != nil {
-		return 0, fmt.Errorf("faults: making a directory for the program: %w", err)
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	program = filepath.Join(dir, "deimos")
-	cmd := exec.Command("go", "build", "-o", program, "github.com/marsevilspirit/deimos/cmd/deimos")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("faults: building the program: %w\n%s", err, out)
-	}
-	return m.Run(), nil
+	os.Exit(proctest.Main(m, &program))
 }
 
 // evidenceDir makes a new directory for what a test leaves when it fails.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/marsevilspirit/deimos/internal/faultproxy"
+	"github.com/marsevilspirit/deimos/internal/proctest"
 )
 
 // outsider is who opens a connection without saying, or knowing, which member
@@ -58,7 +59,7 @@ func newNetwork(t testing.TB, targets []string) *network {
 			}
 			n.links[pair{from, to}] = &link{proxy: p}
 		}
-		door, err := net.Listen("tcp", freeAddress(t))
+		door, err := net.Listen("tcp", proctest.FreeAddress(t))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -2,15 +2,12 @@ package faults
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"slices"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
-	"testing"
 	"time"
 )
 
@@ -119,28 +116,4 @@ func badLines(logPath string) ([]string, error) {
 		}
 	}
 	return bad, nil
-}
-
-var nextPort atomic.Uint32
-
-// freeAddress gives out addresses below the range from which the system takes
-// ports for outgoing connections, so that a member can be started again on its
-// own, and no two runs of this process get the same.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	const low, count = 12000, 18000
-	for range count {
-		port := low + (uint32(os.Getpid())*41+nextPort.Add(1))%count
-		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port)))
-		l, err := net.Listen("tcp", address)
-		if err != nil {
-			continue
-		}
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
-		return address
-	}
-	t.Fatal("no port is free")
-	return ""
 }

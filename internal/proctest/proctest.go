@@ -1,0 +1,70 @@
+// Package proctest holds what the tests with real processes have in common: it
+// builds the program once for a test binary, and gives out addresses that a
+// process can have again after a restart. It starts and ends no process: what
+// is expected of one is the business of each test.
+package proctest
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync/atomic"
+	"testing"
+)
+
+// Main runs the tests of a package and returns the exit code for TestMain. It
+// sets program to the path of the deimos binary: that of the environment
+// variable DEIMOS_BIN, or else one that is built now and removed in the end.
+func Main(m *testing.M, program *string) int {
+	code, err := buildAndRun(m, program)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	return code
+}
+
+func buildAndRun(m *testing.M, program *string) (code int, err error) {
+	if *program = os.Getenv("DEIMOS_BIN"); *program != "" {
+		return m.Run(), nil
+	}
+	dir, err := os.MkdirTemp("", "deimos-bin-")
+	if err != nil {
+		return 0, fmt.Errorf("proctest: making a directory for the program: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	*program = filepath.Join(dir, "deimos")
+	cmd := exec.Command("go", "build", "-o", *program, "github.com/marsevilspirit/deimos/cmd/deimos")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return 0, fmt.Errorf("proctest: building the program: %w\n%s", err, out)
+	}
+	return m.Run(), nil
+}
+
+var nextPort atomic.Uint32
+
+// FreeAddress gives out addresses of this machine below the range from which
+// the system takes ports for outgoing connections, so that a member can be
+// started again on its own, and no two tests of this process get the same.
+func FreeAddress(t testing.TB) string {
+	t.Helper()
+	const low, count = 12000, 18000
+	for range count {
+		port := low + (uint32(os.Getpid())*37+nextPort.Add(1))%count
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port)))
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			continue
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return address
+	}
+	t.Fatal("proctest: no port is free")
+	return ""
+}
