@@ -5,7 +5,7 @@ GO            ?= go
 VERSION       ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 TEST_TIMEOUT  ?= 15m
 E2E_TIMEOUT   ?= 30m
-FUZZTIME      ?= 30s
+FUZZTIME      ?= 60s
 SEEDS         ?= 300
 FROM          ?= 1
 ROUNDS        ?= 10
@@ -38,8 +38,9 @@ cluster: build ## run three members on 127.0.0.1:4001-4003, data in cluster.deim
 	./bin/cluster -bin bin/deimos -data cluster.deimos $(ARGS)
 
 .PHONY: test
-test: ## run all tests with the race detector, and the cheap part of the bug zoo
+test: ## run all tests with the race detector, SEEDS (300) seeds of the simulator and the cheap part of the bug zoo
 	$(GO) test -race -timeout $(TEST_TIMEOUT) ./...
+	$(GO) run ./internal/sim/simrun -seeds $(SEEDS)
 	$(GO) run ./internal/zoo -short
 
 .PHONY: check
@@ -75,7 +76,7 @@ faults: build ## run ROUNDS (10) runs of real processes under fault
 	DEIMOS_BIN=$(CURDIR)/bin/deimos $(GO) test -count 1 -timeout 24h -run TestRuns ./test/faults -rounds $(ROUNDS)
 
 .PHONY: fuzz
-fuzz: ## run every fuzz target for FUZZTIME (30s)
+fuzz: ## run every fuzz target for FUZZTIME (60s)
 	@set -e; for pkg in $$($(GO) list ./...); do \
 		listed=$$($(GO) test -list '^Fuzz' $$pkg); \
 		for target in $$(echo "$$listed" | grep '^Fuzz' || true); do \

@@ -35,8 +35,9 @@ func TestSeedsKeepAllPromises(t *testing.T) {
 	}
 	seeds, duration := *seedsFlag, *simulate
 	if testing.Short() {
-		seeds = min(seeds, 10)
+		seeds = 10
 	}
+	seeds = min(seeds, seedsMost)
 	rows := map[string]int{}
 	for n := range uint64(seeds) {
 		for row, count := range run(t, Config{Seed: *fromFlag + n, Duration: duration}).Rows {

@@ -1,0 +1,5 @@
+//go:build !race
+
+package sim
+
+const seedsMost = 1 << 31
