@@ -291,13 +291,10 @@ func (s *Server) progress(ctx context.Context) ([]raftnode.Progress, error) {
 	return all, nil
 }
 
-// checkQuorumWithout refuses to remove a voter without whom the voters that
-// give signs of life are no quorum of those that are left.
-func (s *Server) checkQuorumWithout(ctx context.Context, id uint64) error {
-	all, err := s.progress(ctx)
-	if err != nil {
-		return err
-	}
+// QuorumWithout reports whether the voters that give signs of life, as the
+// leader knows them, are a quorum of those that are left without one of them. Any
+// goroutine may call it.
+func QuorumWithout(all []raftnode.Progress, id uint64) bool {
 	voters, active := 0, 0
 	for _, p := range all {
 		if p.Learner || p.ID == id {
@@ -308,27 +305,35 @@ func (s *Server) checkQuorumWithout(ctx context.Context, id uint64) error {
 			active++
 		}
 	}
-	if active <= voters/2 {
-		return &deimos.MemberError{Reason: deimos.MemberCostsQuorum, ID: id}
+	return active > voters/2
+}
+
+// CaughtUp reports whether a learner gives signs of life and is near enough to
+// the leader's commit index to vote. Any goroutine may call it.
+func CaughtUp(all []raftnode.Progress, committed, id uint64) bool {
+	return slices.ContainsFunc(all, func(p raftnode.Progress) bool {
+		return p.ID == id && p.Active && p.Match > 0 && p.Match+caughtUpEntries >= committed
+	})
+}
+
+// checkQuorumWithout refuses to remove a voter without whom the others would be
+// no quorum.
+func (s *Server) checkQuorumWithout(ctx context.Context, id uint64) error {
+	all, err := s.progress(ctx)
+	if err == nil && !QuorumWithout(all, id) {
+		err = &deimos.MemberError{Reason: deimos.MemberCostsQuorum, ID: id}
 	}
-	return nil
+	return err
 }
 
 // checkCaughtUp refuses to promote a learner that is silent or far behind: as a
 // voter it would count for the quorum and be of no help to it.
 func (s *Server) checkCaughtUp(ctx context.Context, id uint64) error {
 	all, err := s.progress(ctx)
-	if err != nil {
-		return err
+	if err == nil && !CaughtUp(all, s.cfg.Node.Status().Committed, id) {
+		err = &deimos.MemberError{Reason: deimos.MemberNotCaughtUp, ID: id}
 	}
-	committed := s.cfg.Node.Status().Committed
-	caughtUp := slices.ContainsFunc(all, func(p raftnode.Progress) bool {
-		return p.ID == id && p.Active && p.Match > 0 && p.Match+caughtUpEntries >= committed
-	})
-	if !caughtUp {
-		return &deimos.MemberError{Reason: deimos.MemberNotCaughtUp, ID: id}
-	}
-	return nil
+	return err
 }
 
 // handOverTo makes the voter lead.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/marsevilspirit/deimos"
 	"github.com/marsevilspirit/deimos/raftnode"
+	"github.com/marsevilspirit/deimos/server"
 	"github.com/marsevilspirit/deimos/server/serverpb"
 )
 
@@ -21,9 +22,8 @@ const (
 	diskInterval    = time.Second
 	diskPause       = time.Minute
 	promoteInterval = time.Second
-	publishRetry    = 500 * time.Millisecond
+	publishRetry    = 100 * time.Millisecond
 	recoverTimeout  = 2 * election
-	caughtUpEntries = 1000
 )
 
 // duties does what the goroutines of server.Server do: expiry, publication of
@@ -177,26 +177,8 @@ func (d *duties) promote() {
 
 // caughtUp is the rule of package server for a promotion.
 func (p *process) caughtUp(id uint64) bool {
-	for _, pr := range p.core.Progress() {
-		if pr.ID == id {
-			return pr.Active && pr.Match > 0 && pr.Match+caughtUpEntries >= p.core.Status().Committed
-		}
-	}
-	return false
+	return server.CaughtUp(p.core.Progress(), p.core.Status().Committed, id)
 }
 
-// quorumWithout is the rule of package server for a removal: the voters who give
-// signs of life are a quorum of those that are left.
-func (p *process) quorumWithout(id uint64) bool {
-	voters, active := 0, 0
-	for _, pr := range p.core.Progress() {
-		if pr.Learner || pr.ID == id {
-			continue
-		}
-		voters++
-		if pr.Active {
-			active++
-		}
-	}
-	return active > voters/2
-}
+// quorumWithout is the rule of package server for a removal.
+func (p *process) quorumWithout(id uint64) bool { return server.QuorumWithout(p.core.Progress(), id) }
