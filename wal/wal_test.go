@@ -424,3 +424,21 @@ func TestSaveCommitMakesTheCommitIndexDurable(t *testing.T) {
 		again.Abandon()
 	}
 }
+
+func TestASnapshotReplacesAnEntryOfAnotherTerm(t *testing.T) {
+	cfg := Config{Dir: filepath.Join(tempDir(t), "data", "wal")}
+	w := mustCreate(t, cfg)
+	mustAppend(t, w, state(2, 7, 5), entriesOf(2, 2, 9, 100)) // 6 to 9 are not committed
+	if err := w.SaveSnapshot(raftpb.SnapshotMetadata{Index: 9, Term: 3, ConfState: metaAt(1, 1).ConfState}); err != nil {
+		t.Fatal(err)
+	}
+	want := entriesOf(3, 10, 12, 100)
+	mustAppend(t, w, state(3, 7, 9), want)
+	w.Abandon()
+	for range 2 {
+		again, rec := mustOpen(t, cfg)
+		wantEqual(t, "snapshot", rec.Snapshot.Index, uint64(9))
+		wantEqual(t, "entries", rec.Entries, want)
+		again.Abandon()
+	}
+}

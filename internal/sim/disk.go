@@ -143,10 +143,11 @@ func (d *disk) newest() raftpb.SnapshotMetadata {
 
 // holds reports whether an entry is durable here, in the log or in a snapshot.
 func (d *disk) holds(raftIndex, term uint64) bool {
-	if n := len(d.entries); n > 0 && raftIndex >= d.entries[0].Index && raftIndex <= d.entries[n-1].Index {
-		return d.entries[raftIndex-d.entries[0].Index].Term == term
+	if n := len(d.entries); n > 0 && raftIndex >= d.entries[0].Index && raftIndex <= d.entries[n-1].Index &&
+		d.entries[raftIndex-d.entries[0].Index].Term == term {
+		return true
 	}
-	return d.newest().Index >= raftIndex
+	return d.newest().Index >= raftIndex // also where an installed snapshot replaces an entry of another term
 }
 
 // tail describes the end of the durable log, for people.

@@ -152,11 +152,19 @@ func rollBack(f *fault) (func(), bool) {
 		h.crash()
 		h.former, h.disk = h.disk, old
 		h.boot()
-		w.after(time.Second, func() {
-			if h.gone != exitLostLog && leader == w.leader() {
+		var judge func(was *process)
+		judge = func(was *process) {
+			switch {
+			case h.gone == exitLostLog || leader != w.leader():
+			case h.proc == nil || h.proc != was: // it died of something else, and is judged when it has run for a second
+				now := h.proc
+				w.after(time.Second, func() { judge(now) })
+			default:
 				w.fail("D12b", "member %x was rolled back to raft index %d, had confirmed %d, and still runs", h.id, old.last(), confirmed)
 			}
-		})
+		}
+		was := h.proc
+		w.after(time.Second, func() { judge(was) })
 	})
 	return nil, true
 }
