@@ -69,9 +69,11 @@ else
 endif
 
 .PHONY: zoo
-zoo: ## build deliberate defects and show which test catches each, and what the simulator catches alone
+zoo: ## build deliberate defects and show which test catches each, and what the simulator catches alone; ZOO=-list lists them
 	$(GO) run ./internal/zoo $(ZOO)
+ifeq ($(ZOO),)
 	$(GO) run ./internal/zoo -sim
+endif
 
 .PHONY: faults
 faults: build ## run ROUNDS (10) runs of real processes under fault

@@ -222,15 +222,7 @@ func (d *Daemon) serve() {
 	}
 	d.wg.Go(func() { d.secured.client.watch(d.ended) })
 	d.wg.Go(func() { d.secured.peer.watch(d.ended) })
-	d.wg.Go(func() {
-		select {
-		case err := <-d.node.Failed():
-			d.fail(err)
-		case err := <-d.peers.Err():
-			d.fail(d.explain(err))
-		case <-d.ended:
-		}
-	})
+	d.wg.Go(d.watchFailures)
 	d.log.Info("member serves", "name", d.cfg.Name, "id", deimos.FormatID(d.storage.identity.MemberID),
 		"client", addrs(d.clientListeners), "peer", addrs(d.peerListeners))
 }
@@ -261,6 +253,26 @@ func (d *Daemon) fail(err error) {
 	select {
 	case d.failed <- err:
 	default: // the first failure counts
+	}
+}
+
+// watchFailures waits for what ends the member by itself.
+func (d *Daemon) watchFailures() {
+	for {
+		select {
+		case err := <-d.node.Failed():
+			d.fail(err)
+			return
+		case err := <-d.peers.Err():
+			if d.isSound(err) {
+				d.log.Warn("others at the URLs of members belong to another cluster; this member goes on, for it has a leader", "error", err)
+				continue
+			}
+			d.fail(d.explain(err))
+			return
+		case <-d.ended:
+			return
+		}
 	}
 }
 

@@ -32,6 +32,14 @@ func (e *RemovedError) Error() string {
 		"run %s and start it with --initial-cluster-state existing", deimos.FormatID(e.ID), e.Name, e.DataDir, addCommand(e.clientURL, e.peerURLs))
 }
 
+// isSound reports whether a member that was found to be of another cluster than
+// its peers is the one that is right: it has had a leader, so those who count
+// for the quorum are of its cluster, and the others were started wrongly.
+func (d *Daemon) isSound(err error) bool {
+	var foreign *transport.ForeignError
+	return errors.As(err, &foreign) && d.node.Status().LeaderChanges > 0
+}
+
 // explain turns what a transport says of this member into what an operator is
 // told.
 func (d *Daemon) explain(err error) error {
@@ -49,7 +57,8 @@ func (d *Daemon) explain(err error) error {
 	case errors.As(err, &foreign):
 		return &DataDirError{Dir: d.cfg.DataDir, Err: fmt.Errorf(
 			"it belongs to cluster %s, and the members that were found, such as the one at %s, belong to cluster %s: "+
-				"choose another --data-dir, or correct --bootstrap-config", deimos.FormatID(foreign.Mine), foreign.URL, deimos.FormatID(foreign.Theirs))}
+				"choose another --data-dir, or correct --bootstrap-config; a member that was added to a running cluster has to be started with "+
+				"an empty data directory and --initial-cluster-state existing", deimos.FormatID(foreign.Mine), foreign.URL, deimos.FormatID(foreign.Theirs))}
 	default:
 		return err
 	}

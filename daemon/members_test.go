@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/marsevilspirit/deimos/daemon"
@@ -256,4 +258,54 @@ func TestForceNewClusterNeedsAMember(t *testing.T) {
 	if _, err := daemon.Open(t.Context(), cfg); daemon.FailureOf(err) != daemon.FailureUsage {
 		t.Errorf("Open = %v, want a usage error", err)
 	}
+}
+
+func TestAMemberThatForgetsToJoinHarmsNobody(t *testing.T) {
+	var said words
+	c := clustertest.NewHTTP(t, 1, func(cfg *daemon.Config) { cfg.Log = slog.New(slog.NewTextHandler(&said, nil)) })
+	first := c.Member(0)
+	put(t, first, "/a", "1")
+	joiner, peerURL := c.Join("m2")
+	add(t, first, peerURL, true)
+	joiner.Configure(func(cfg *daemon.Config) { cfg.InitialClusterState = daemon.ClusterStateNew })
+	err := joiner.TryStart()
+	if daemon.FailureOf(err) != daemon.FailureUsage || !strings.Contains(err.Error(), "--initial-cluster-state existing") {
+		t.Errorf("start = %v, want a usage error that names the flag", err)
+	}
+	// Nor does one that began a cluster of its own while nobody could be asked.
+	first.Kill()
+	joiner.Start()
+	first.Start()
+	first.WaitReady()
+	if err := <-joiner.Failed(); daemon.FailureOf(err) != daemon.FailureDataDir || !strings.Contains(err.Error(), "--initial-cluster-state existing") {
+		t.Errorf("the foreign member ended with %v, want what to do with its data directory", err)
+	}
+	joiner.Kill()
+	joiner.Start() // until the other has seen it for long enough, too
+	clustertest.Eventually(t, "the sound member to say that it goes on", func() bool { return said.contain("this member goes on") })
+	select {
+	case err := <-first.Failed():
+		t.Errorf("the sound member ended: %v", err)
+	default:
+	}
+	put(t, first, "/b", "2")
+}
+
+// words is what members log, from any goroutine.
+type words struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+// Write implements io.Writer.
+func (w *words) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.Write(p)
+}
+
+func (w *words) contain(s string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return strings.Contains(w.text.String(), s)
 }

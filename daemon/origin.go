@@ -42,7 +42,31 @@ func findOrigin(ctx context.Context, cfg *Config, s *security, fresh bool) (orig
 		return lookUp(ctx, cfg, s, fresh)
 	}
 	members, self := firstMembers(cfg.Bootstrap, cfg.InitialClusterToken, cfg.Name)
-	return origin{members: members, self: self.ID, clusterID: clusterID(members, cfg.InitialClusterToken)}, nil
+	o := origin{members: members, self: self.ID, clusterID: clusterID(members, cfg.InitialClusterToken)}
+	if fresh {
+		return o, o.checkNotRunning(ctx, cfg, s)
+	}
+	return o, nil
+}
+
+// checkNotRunning refuses to begin a cluster beside one that runs already: two
+// members that were added to it and do not know so would be a quorum of their
+// own. Who cannot be reached has not started yet, as far as anybody knows.
+func (o *origin) checkNotRunning(ctx context.Context, cfg *Config, s *security) error {
+	if len(cfg.Bootstrap) < 2 || cfg.Network != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	client := transport.NewClient(transport.ClientConfig{Secret: s.secret, TLS: s.peer.dial()})
+	defer client.Close()
+	info, err := askOnce(ctx, client, cfg)
+	if err != nil || info.ClusterID == o.clusterID {
+		return nil //nolint:nilerr // see above
+	}
+	return Usagef("a cluster with another id, %s, runs at the peer URLs in bootstrap-config, which describe cluster %s: "+
+		"start a member that was added to it with --initial-cluster-state existing, or correct --bootstrap-config and --initial-cluster-token",
+		deimos.FormatID(info.ClusterID), deimos.FormatID(o.clusterID))
 }
 
 // lookUp asks the members of a running cluster who they are, and finds this

@@ -217,7 +217,7 @@ func (s *storage) open(cfg *Config, walConfig wal.Config, find originFinder, mac
 	s.wal, s.identity = w, rec.Identity
 	s.recovered = raftnode.Recovered{Snapshot: rec.Snapshot, TimeMS: timeMS, HardState: rec.HardState, Entries: rec.Entries}
 	cfg.Log.Info("member recovered", "dir", cfg.DataDir, "id", deimos.FormatID(rec.Identity.MemberID), "cluster", deimos.FormatID(rec.Identity.ClusterID),
-		"snapshotRaftIndex", rec.Snapshot.Index, "snapshotKeys", machine.Store().View().Len(), "entries", len(rec.Entries), "took", time.Since(began))
+		"snapshotRaftIndex", rec.Snapshot.Index, "snapshotKeys", machine.Store().View().Len(), "entries", len(rec.Entries), "lastRaftIndex", rec.LastRaftIndex, "took", time.Since(began))
 	return nil
 }
 
@@ -263,7 +263,8 @@ func checkOwner(cfg *Config, id wal.Identity, members []deimos.Member) error {
 		return nil // the configuration does not say which cluster this is
 	}
 	first, _ := firstMembers(cfg.Bootstrap, cfg.InitialClusterToken, cfg.Name)
-	if configured := clusterID(first, cfg.InitialClusterToken); configured != id.ClusterID {
+	alone := len(first) == 1 && len(members) > 1 // nobody gave a bootstrap-config
+	if configured := clusterID(first, cfg.InitialClusterToken); configured != id.ClusterID && !alone {
 		cfg.Log.Warn("the data directory holds another cluster than bootstrap-config and initial-cluster-token describe; they are ignored",
 			"dir", cfg.DataDir, "cluster", deimos.FormatID(id.ClusterID), "members", len(members),
 			"configured", deimos.FormatID(configured), "configuredMembers", len(first))
