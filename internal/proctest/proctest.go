@@ -7,10 +7,12 @@ package proctest
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -38,11 +40,31 @@ func buildAndRun(m *testing.M, program *string) (code int, err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	*program = filepath.Join(dir, "deimos")
+	if err := lookAtSources(); err != nil {
+		return 0, err
+	}
 	cmd := exec.Command("go", "build", "-o", *program, "github.com/marsevilspirit/deimos/cmd/deimos")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("proctest: building the program: %w\n%s", err, out)
 	}
 	return m.Run(), nil
+}
+
+// lookAtSources looks at every source file of the program, so that go test does
+// not take an outcome from its cache that another program had: it remembers
+// which files a test has looked at, but not what go build has read.
+func lookAtSources() error {
+	_, self, _, ok := runtime.Caller(0)
+	if !ok {
+		return errors.New("proctest: where the sources are is not known")
+	}
+	root := filepath.Dir(filepath.Dir(filepath.Dir(self)))
+	return filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+		if err == nil && filepath.Ext(path) == ".go" {
+			_, err = os.Stat(path)
+		}
+		return err
+	})
 }
 
 var nextPort atomic.Uint32
