@@ -34,16 +34,8 @@ type Proxy struct {
 	closeErr error
 }
 
-// OpenProxy starts a proxy to the members that the configuration names and
+// openProxy starts a proxy to the members that a valid configuration names, and
 // returns when it listens; it may not have found a member yet.
-func OpenProxy(cfg Config) (*Proxy, error) {
-	if err := cfg.Validate(); err != nil {
-		return nil, err
-	}
-	return openProxy(cfg)
-}
-
-// openProxy does it with a configuration that is known to be valid.
 func openProxy(cfg Config) (*Proxy, error) {
 	m := newMetrics()
 	s, err := openSecurity(&cfg, m.registry)

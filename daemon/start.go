@@ -21,11 +21,10 @@ var (
 	_ Process = (*Proxy)(nil)
 )
 
-// Start starts what the configuration asks for: a proxy with [OpenProxy], else
-// a member with [Open]. Where the first members have to be discovered and
-// DataDir holds no member, it waits until they have found each other, and
-// starts a proxy if they were complete without this one. [FailureOf] tells the
-// kind of its error.
+// Start starts what the configuration asks for: a proxy, else a member as [Open]
+// does. Where the first members have to be discovered and DataDir holds no
+// member, it waits until they have found each other, and starts a proxy if they
+// were complete without this one. [FailureOf] tells the kind of its error.
 func Start(ctx context.Context, cfg Config) (Process, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
