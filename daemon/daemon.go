@@ -13,6 +13,7 @@ import (
 
 	"github.com/marsevilspirit/deimos"
 	"github.com/marsevilspirit/deimos/httpapi"
+	"github.com/marsevilspirit/deimos/httpapi/lane"
 	"github.com/marsevilspirit/deimos/raftnode"
 	"github.com/marsevilspirit/deimos/server"
 	"github.com/marsevilspirit/deimos/transport"
@@ -36,7 +37,8 @@ type Daemon struct {
 
 	clientListeners, peerListeners []net.Listener
 	clientConns, peerConns         *httpapi.Conns
-	clientServer, peerServer       *http.Server
+	clientServer                   *lane.Server
+	peerServer                     *http.Server
 
 	wg       sync.WaitGroup
 	started  time.Time
@@ -200,10 +202,11 @@ func (d *Daemon) openServer(m *metrics) error {
 	if err != nil {
 		return err
 	}
-	d.clientServer = httpapi.Server(handler, d.secured.client.errors)
-	if d.clientConns, err = boundClients(d.clientServer, d.clientListeners, m.registry); err != nil {
+	full := httpapi.Server(handler, d.secured.client.errors)
+	if d.clientConns, err = boundClients(full, d.clientListeners, m.registry); err != nil {
 		return err
 	}
+	d.clientServer = lane.New(full, httpapi.IsKeysPath)
 	if h := handlerOf(d.peers); h != nil {
 		d.peerServer = httpapi.Server(h, d.secured.peer.errors)
 		d.peerServer.MaxHeaderBytes = peerHeadMaxBytes
@@ -227,7 +230,7 @@ func (d *Daemon) serve() {
 		"client", addrs(d.clientListeners), "peer", addrs(d.peerListeners))
 }
 
-func (d *Daemon) serveOn(s *http.Server, l net.Listener) {
+func (d *Daemon) serveOn(s interface{ Serve(net.Listener) error }, l net.Listener) {
 	d.wg.Go(func() {
 		if err := s.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
 			d.fail(fmt.Errorf("serve %s: %w", l.Addr(), err))

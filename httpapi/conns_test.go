@@ -17,6 +17,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/marsevilspirit/deimos/httpapi/lane"
 )
 
 // countedServer serves the keys API on the loopback interface within bounds.
@@ -35,8 +37,9 @@ func countedServer(t *testing.T, cfg ConnsConfig, secure *tls.Config) (*Conns, s
 	if secure != nil {
 		l = tls.NewListener(l, secure)
 	}
-	srv := Server(newHandler(t, newFake(), nil), nil)
-	srv.ConnState = conns.ConnState
+	full := Server(newHandler(t, newFake(), nil), nil)
+	full.ConnState = conns.ConnState
+	srv := lane.New(full, IsKeysPath)
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(l) }()
 	t.Cleanup(func() {

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/marsevilspirit/deimos/httpapi/lane"
 )
 
 // pipeListener hands out the server ends of pipes, so that a whole server runs
@@ -46,7 +48,7 @@ func (pipeAddr) String() string  { return "pipe" }
 type testServer struct {
 	t        *testing.T
 	listener *pipeListener
-	server   *http.Server
+	server   *lane.Server
 	served   chan error
 	client   *http.Client
 }
@@ -56,7 +58,7 @@ func serve(t *testing.T, h http.Handler) *testServer {
 	s := &testServer{
 		t:        t,
 		listener: &pipeListener{conns: make(chan net.Conn), done: make(chan struct{})},
-		server:   Server(h, nil),
+		server:   lane.New(Server(h, nil), IsKeysPath),
 		served:   make(chan error, 1),
 	}
 	s.client = &http.Client{Transport: &http.Transport{
@@ -119,7 +121,7 @@ func realServer(t *testing.T, h http.Handler) string {
 	if err != nil {
 		t.Fatalf("Listen() = %v, want nil", err)
 	}
-	srv := Server(h, nil)
+	srv := lane.New(Server(h, nil), IsKeysPath)
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(l) }()
 	t.Cleanup(func() {

@@ -1,0 +1,327 @@
+package lane
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// bufferBytes is the size of the buffers, and with that of the largest head.
+const bufferBytes = 4 << 10
+
+// lingerTime and lingerBytes bound what is read of a client that is still
+// sending a body when its connection ends, so that it sees the answer.
+const (
+	lingerTime  = 500 * time.Millisecond
+	lingerBytes = 256 << 10
+)
+
+var buffers = sync.Pool{New: func() any { return new([bufferBytes]byte) }}
+
+// The states of a connection.
+const (
+	stateNew    = iota // no request has come yet
+	stateActive        // a request is being answered
+	stateIdle          // between two requests
+	stateClosed        // closed while it was idle
+)
+
+// conn is a connection and the request that is being answered on it. All
+// fields belong to its goroutine, but the state.
+type conn struct {
+	server *Server
+	nc     net.Conn
+	state  atomic.Int32
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	// in holds what was read and not yet taken: in[start:end].
+	in         *[bufferBytes]byte
+	start, end int
+	head       head
+	url        url.URL
+	request    *http.Request
+	header     http.Header // of the request
+	body       body
+	answer     answer
+	// readBy is the deadline that reading has now.
+	readBy time.Time
+	client watcher
+}
+
+func newConn(s *Server, nc net.Conn) *conn {
+	c := &conn{server: s, nc: nc, header: make(http.Header, 2)}
+	c.ctx, c.cancel = context.WithCancel(s.base)
+	c.request = (&http.Request{
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, RemoteAddr: nc.RemoteAddr().String(),
+	}).WithContext(c.ctx)
+	c.answer.conn, c.answer.header = c, make(http.Header, 8)
+	c.body.conn = c
+	return c
+}
+
+// serve answers requests until the connection ends or goes to net/http.
+func (c *conn) serve() {
+	defer c.cancel()
+	defer c.server.forget(c)
+	defer c.releaseInput()
+	if limit := c.server.full.ReadHeaderTimeout; limit > 0 {
+		c.setReadDeadline(time.Now().Add(limit))
+	}
+	for {
+		if c.start == c.end && !c.read() {
+			_ = c.nc.Close() // the client has closed it, or said nothing for too long
+			return
+		}
+		if !c.parse() {
+			c.handOver()
+			return
+		}
+		if !c.handle() || !c.keep() {
+			_ = c.nc.Close() // the answer is sent, as far as it could be
+			return
+		}
+	}
+}
+
+// read waits for the next bytes. They are the beginning of a request.
+func (c *conn) read() bool {
+	if c.in == nil {
+		c.in = buffers.Get().(*[bufferBytes]byte)
+	}
+	n, err := c.nc.Read(c.in[:])
+	c.start, c.end = 0, n
+	if n == 0 || err != nil {
+		return false
+	}
+	return c.state.Load() == stateNew || c.state.CompareAndSwap(stateIdle, stateActive)
+}
+
+// releaseInput gives the buffer of a connection back when there is nothing in it.
+func (c *conn) releaseInput() {
+	if c.in != nil && c.start == c.end {
+		buffers.Put(c.in)
+		c.in, c.start, c.end = nil, 0, 0
+	}
+}
+
+// parse makes a request of what was read.
+func (c *conn) parse() bool {
+	h := &c.head
+	n := h.parse(c.in[c.start:c.end])
+	if n == 0 {
+		return false
+	}
+	r := c.request
+	target := string(h.target)
+	if !c.server.takes(pathOf(target)) || !parseTarget(&c.url, target) {
+		return false
+	}
+	r.Method, r.RequestURI, r.URL, r.ContentLength = h.method, target, &c.url, h.contentLength
+	if r.Host != string(h.host) {
+		r.Host = string(h.host)
+	}
+	setHeader(c.header, "Accept", h.accept)
+	setHeader(c.header, "Content-Type", h.contentType)
+	r.Header = c.header
+	if c.state.CompareAndSwap(stateNew, stateActive) && c.server.full.ConnState != nil {
+		c.server.full.ConnState(c.nc, http.StateActive)
+	}
+	c.start += n
+	c.body.left = h.contentLength
+	r.Body = http.NoBody
+	if h.contentLength > 0 {
+		r.Body = &c.body
+	}
+	return true
+}
+
+func pathOf(target string) string {
+	path, _, _ := strings.Cut(target, "?")
+	return path
+}
+
+// setHeader sets a header of the request, which is nearly always what it was
+// in the last one.
+func setHeader(header http.Header, name string, value []byte) {
+	old := header[name]
+	switch {
+	case value == nil:
+		if old != nil {
+			delete(header, name)
+		}
+	case len(old) != 1 || old[0] != string(value):
+		header[name] = []string{string(value)}
+	}
+}
+
+// handOver gives the connection to net/http.
+func (c *conn) handOver() {
+	read := append([]byte(nil), c.in[c.start:c.end]...)
+	c.start, c.end = 0, 0
+	c.setReadDeadline(time.Time{})
+	c.server.others.give(c.nc, read)
+}
+
+// handle calls the handler and sends what it has answered. It returns false
+// when the connection is of no use any more.
+func (c *conn) handle() (sound bool) {
+	c.answer.begin()
+	defer func() {
+		if v := recover(); v != nil {
+			if v != http.ErrAbortHandler {
+				c.server.logf("http: panic serving %v: %v\n%s", c.nc.RemoteAddr(), v, debug.Stack())
+			}
+			c.client.stop(c)
+			c.answer.abandon()
+			sound = false
+		}
+	}()
+	c.server.full.Handler.ServeHTTP(&c.answer, c.request)
+	c.client.stop(c)
+	return c.answer.end()
+}
+
+// keep prepares the connection for its next request. It returns false when
+// there is to be none.
+func (c *conn) keep() bool {
+	if c.answer.closes {
+		c.linger()
+		return false
+	}
+	buffered := int(min(c.body.left, int64(c.end-c.start)))
+	c.start += buffered // a body that nobody wanted
+	if c.ctx.Err() != nil {
+		return false
+	}
+	if limit := c.server.full.IdleTimeout; limit > 0 {
+		// Moving a deadline is dear, so it is set too late, and seldom.
+		if now := c.answer.began; c.readBy.Sub(now) < limit {
+			c.setReadDeadline(now.Add(limit + limit/4))
+		}
+	} else {
+		c.setReadDeadline(time.Time{})
+	}
+	if c.start == c.end {
+		c.state.Store(stateIdle)
+		return !c.server.closing.Load()
+	}
+	return true
+}
+
+// linger lets a client that is still sending see the answer: closing at once
+// would reset the connection under it.
+func (c *conn) linger() {
+	if c.body.left == 0 || closeWrite(c.nc) != nil {
+		return
+	}
+	c.setReadDeadline(time.Now().Add(lingerTime))
+	// What comes is of no interest, nor is how it ends.
+	_, _ = io.CopyN(io.Discard, c.nc, lingerBytes)
+}
+
+// setReadDeadline bounds reading; the zero time lifts the bound.
+func (c *conn) setReadDeadline(t time.Time) {
+	if t.Equal(c.readBy) {
+		return
+	}
+	c.readBy = t
+	// It fails on a closed connection only, and so will the next read.
+	_ = c.nc.SetReadDeadline(t)
+}
+
+// body is the body of the request that is being answered.
+type body struct {
+	conn *conn
+	left int64 // that the handler has not read
+	// by is the deadline that the handler has set. It counts once the body has
+	// to be waited for.
+	by time.Time
+}
+
+// Read implements [io.Reader].
+func (b *body) Read(p []byte) (int, error) {
+	if b.left == 0 {
+		return 0, io.EOF
+	}
+	if int64(len(p)) > b.left {
+		p = p[:b.left]
+	}
+	c := b.conn
+	if c.start < c.end {
+		n := copy(p, c.in[c.start:c.end])
+		c.start += n
+		b.left -= int64(n)
+		return n, nil
+	}
+	c.setReadDeadline(b.by)
+	n, err := c.nc.Read(p)
+	b.left -= int64(n)
+	if err == io.EOF && b.left > 0 {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
+}
+
+// Close implements [io.Closer].
+func (b *body) Close() error { return nil }
+
+// watcher waits for the client of a stream to go.
+type watcher struct {
+	done chan struct{}
+	// early is the byte that the client sent instead, with its next request.
+	early    byte
+	hasEarly bool
+	// aborted tells that the read was ended from this side.
+	aborted atomic.Bool
+}
+
+// start begins to wait, if a goroutine does not wait already.
+func (w *watcher) start(c *conn) {
+	if w.done != nil || c.start < c.end || c.body.left > 0 {
+		return
+	}
+	c.releaseInput()
+	c.setReadDeadline(time.Time{})
+	w.aborted.Store(false)
+	w.done = make(chan struct{})
+	go w.wait(c)
+}
+
+func (w *watcher) wait(c *conn) {
+	defer close(w.done)
+	one := make([]byte, 1)
+	n, err := c.nc.Read(one)
+	switch {
+	case n == 1:
+		w.early, w.hasEarly = one[0], true
+	case err != nil && !w.aborted.Load():
+		c.cancel()
+	}
+}
+
+// stop ends the waiting and takes over what the client has sent.
+func (w *watcher) stop(c *conn) {
+	if w.done == nil {
+		return
+	}
+	w.aborted.Store(true)
+	c.setReadDeadline(time.Unix(1, 0))
+	<-w.done
+	w.done = nil
+	c.setReadDeadline(time.Time{})
+	if !w.hasEarly {
+		return
+	}
+	w.hasEarly = false
+	c.in = buffers.Get().(*[bufferBytes]byte)
+	c.in[0] = w.early
+	c.start, c.end = 0, 1
+}
