@@ -98,20 +98,9 @@ func (c *call) write(b []byte) bool {
 // sendKeys answers with the JSON that stands in the buffers.
 func (c *call) sendKeys(status int, index uint64) {
 	b := c.buffers
-	length := len(b.out)
-	for _, part := range b.full {
-		length += len(part)
-	}
-	c.setKeysHeaders(index, length)
+	c.setKeysHeaders(index, len(b.out))
 	c.w.Header()["Content-Type"] = contentJSON
 	c.begin(status)
-	for i, part := range b.full {
-		c.setWriteDeadline(len(part))
-		if !c.write(part) {
-			return
-		}
-		b.full[i] = nil // sent: the garbage collector may have it
-	}
 	if len(b.out) > bodyStepBytes {
 		c.setWriteDeadline(len(b.out))
 	}

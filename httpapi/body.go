@@ -37,8 +37,6 @@ type buffers struct {
 	body  []byte
 	query []byte
 	out   []byte
-	// full holds the finished parts of a large answer, in front of out.
-	full [][]byte
 }
 
 // trim empties the buffers and drops those that have grown too large to keep.
@@ -49,7 +47,6 @@ func (b *buffers) trim() {
 		}
 		*p = (*p)[:0]
 	}
-	b.full = nil
 }
 
 // parseQuery adds the parameters of the query string to the form.

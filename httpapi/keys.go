@@ -6,12 +6,7 @@ import (
 	"time"
 
 	"github.com/marsevilspirit/deimos"
-	"github.com/marsevilspirit/deimos/store"
 )
-
-// abortCheckNodes is after how many nodes a listing looks whether its client
-// is still there.
-const abortCheckNodes = 4096
 
 // serveKeys answers a request to the key space. rest is the path after the
 // prefix; local tells the default read level.
@@ -124,106 +119,6 @@ func (c *call) get(key string, recursive, linearizable bool) {
 		return
 	}
 	c.h.getsSuccess.Add(1)
-	l := listing{call: c, clock: clock{h: c.h, reads: true}}
-	c.buffers.out = append(c.buffers.out[:0], `{"action":"get","node":`...)
-	switch {
-	case !n.IsDir():
-		c.buffers.out = appendTail(appendHead(c.buffers.out, n, &l.clock), n)
-	case recursive:
-		l.tree(view, n)
-	default:
-		l.children(view, n)
-	}
-	c.buffers.out = append(c.buffers.out, '}', '\n')
-	c.sendKeys(http.StatusOK, view.Index())
-}
-
-// listing writes a directory and what is in it into the buffers of a call.
-type listing struct {
-	call  *call
-	clock clock
-	nodes int
-	// open holds the directories whose closing brackets are still to come, the
-	// listed one first; filled tells whether a child of theirs was written.
-	open   []*store.Node
-	filled []bool
-}
-
-// children writes n with its direct children, none of which is expanded.
-func (l *listing) children(view store.View, n *store.Node) {
-	l.enter(n)
-	for child := range view.Children(n) {
-		l.separate()
-		b := l.call.buffers
-		b.out = appendTail(appendHead(b.out, child, &l.clock), child)
-		l.part()
-	}
-	l.leave()
-}
-
-// tree writes n with all that is visible below it. The nodes come parent
-// first, so the stack of open directories turns their depths into brackets.
-func (l *listing) tree(view store.View, n *store.Node) {
-	l.enter(n)
-	root := n.Depth()
-	for node := range view.Descendants(n) {
-		for len(l.open) > node.Depth()-root {
-			l.leave()
-		}
-		l.separate()
-		if node.IsDir() {
-			l.enter(node)
-		} else {
-			b := l.call.buffers
-			b.out = appendTail(appendHead(b.out, node, &l.clock), node)
-		}
-		l.part()
-	}
-	for len(l.open) > 0 {
-		l.leave()
-	}
-}
-
-// enter begins a directory.
-func (l *listing) enter(n *store.Node) {
-	b := l.call.buffers
-	b.out = appendHead(b.out, n, &l.clock)
-	l.open = append(l.open, n)
-	l.filled = append(l.filled, false)
-}
-
-// leave ends the innermost directory.
-func (l *listing) leave() {
-	last := len(l.open) - 1
-	b := l.call.buffers
-	if l.filled[last] {
-		b.out = append(b.out, ']')
-	}
-	b.out = appendTail(b.out, l.open[last])
-	l.open, l.filled = l.open[:last], l.filled[:last]
-}
-
-// separate writes what stands before a child of the innermost directory.
-func (l *listing) separate() {
-	b := l.call.buffers
-	last := len(l.filled) - 1
-	if l.filled[last] {
-		b.out = append(b.out, ',')
-		return
-	}
-	b.out = append(b.out, `,"nodes":[`...)
-	l.filled[last] = true
-}
-
-// part sets a buffer aside once it is full, so that a large answer needs its
-// own size in memory and no more, and gives up when the client is gone.
-func (l *listing) part() {
-	b := l.call.buffers
-	if len(b.out) >= bodyTrustBytes {
-		b.full = append(b.full, b.out)
-		b.out = make([]byte, 0, bodyTrustBytes+bodyStepBytes)
-	}
-	if l.nodes++; l.nodes%abortCheckNodes == 0 && l.call.r.Context().Err() != nil {
-		panic(http.ErrAbortHandler)
-	}
+	l := listing{call: c, view: view, node: n, recursive: recursive, clock: clock{h: c.h, reads: true}}
+	l.answer()
 }
