@@ -151,7 +151,7 @@ hold() {
     setsid "$@" <&3 3<&- & # a group of its own, so that its children are stopped with it
     job=$!
     [ -z "$stop" ] || tell TERM
-    keep &
+    keep & # until here nobody watches over the command: a moment, but one
     keeper=$!
     code=0
     wait "$job" || code=$?

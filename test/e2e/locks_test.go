@@ -28,7 +28,7 @@ const rest = `exec sleep 600`
 // when they enter and when they leave, and the leader is killed half way.
 func TestLockScriptsExcludeEachOtherAcrossALeaderKill(t *testing.T) {
 	t.Parallel()
-	const contenders, rounds = 4, 3
+	const contenders, turns = 3, 4
 	c := startCluster(t)
 	urls := c.others(nil)
 	kept := hold(t, urls, rest, "", "lock.sh", "kept", "15")
@@ -36,10 +36,12 @@ func TestLockScriptsExcludeEachOtherAcrossALeaderKill(t *testing.T) {
 
 	var locks []*contest
 	for _, args := range [][]string{{"lock.sh", "a", "15"}, {"queue-lock.sh", "a", "15"}, {"elect.sh", "a", "15", "http://10.0.0.9:80"}} {
-		locks = append(locks, startContest(t, contenders, rounds, urls, args[0], args[1:]...))
+		l := startContest(t, contenders, urls, args[0], args[1:]...)
+		l.want = turns
+		locks = append(locks, l)
 	}
 	for _, l := range locks {
-		l.waitSections(t, contenders)
+		l.waitSections(t)
 	}
 	old := c.leader(t)
 	before, err := readNode(t.Context(), old.client, "/locks/kept")
@@ -48,12 +50,12 @@ func TestLockScriptsExcludeEachOtherAcrossALeaderKill(t *testing.T) {
 	}
 	old.kill(t)
 	for _, l := range locks {
-		if got := len(l.lines(t)); got >= 2*contenders*rounds {
-			t.Fatalf("void: %s was done before the leader was killed", l.name)
-		}
+		l.want = l.sections(t) + turns
 	}
 	for _, l := range locks {
-		l.wantOneAtATime(t, contenders*rounds)
+		l.waitSections(t)
+		l.stop(t)
+		l.wantOneAtATime(t)
 	}
 
 	// A lease that was held all the time is renewed through the new leader and
@@ -78,25 +80,37 @@ func TestLockScriptsExcludeEachOtherAcrossALeaderKill(t *testing.T) {
 	}
 }
 
-// contest is a set of contenders for one lock.
+// contest is a set of contenders who take one lock again and again.
 type contest struct {
-	name, file string
-	runs       []*process
+	name string
+	file string // what they write
+	end  string // ends them when it is there
+	want int    // how many times they are to hold it
+	runs []*process
 }
 
-func startContest(t testing.TB, contenders, rounds int, urls []string, name string, args ...string) *contest {
+func startContest(t testing.TB, contenders int, urls []string, name string, args ...string) *contest {
 	t.Helper()
-	l := &contest{name: name, file: filepath.Join(t.TempDir(), "sections")}
+	dir := t.TempDir()
+	l := &contest{name: name, file: filepath.Join(dir, "sections"), end: filepath.Join(dir, "end")}
 	path := script(t, name)
 	for i := range contenders {
 		turned := append(append([]string{}, urls[i%len(urls):]...), urls[:i%len(urls)]...)
 		all := []string{"DEIMOS_ENDPOINTS=" + strings.Join(turned, ","), "no_proxy=127.0.0.1",
-			"sh", "-c", `n=$1; shift; while [ "$n" -gt 0 ]; do "$@" || exit; n=$((n - 1)); done`, "contender", strconv.Itoa(rounds), path}
+			"sh", "-c", `end=$1; shift; until [ -e "$end" ]; do "$@" || exit; done`, "contender", l.end, path}
 		all = append(append(all, args...), "--",
 			"sh", "-c", `echo "enter $DEIMOS_TOKEN" >>"$1"; sleep 0.05; echo "leave $DEIMOS_TOKEN" >>"$1"`, "section", l.file)
 		l.runs = append(l.runs, startCommand(t, "", "env", all...))
 	}
 	return l
+}
+
+// stop asks the contenders to end after their next turn.
+func (l *contest) stop(t testing.TB) {
+	t.Helper()
+	if err := os.WriteFile(l.end, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (l *contest) lines(t testing.TB) []string {
@@ -105,15 +119,18 @@ func (l *contest) lines(t testing.TB) []string {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		t.Fatal(err)
 	}
-	return strings.Split(strings.TrimSpace(string(text)), "\n")
+	return slices.Collect(strings.Lines(string(text)))
 }
 
-// waitSections waits until the lock was held so many times.
-func (l *contest) waitSections(t testing.TB, want int) {
+// sections is how many times the lock was held so far.
+func (l *contest) sections(t testing.TB) int { return len(l.lines(t)) / 2 }
+
+// waitSections waits until the lock was held as often as is wanted.
+func (l *contest) waitSections(t testing.TB) {
 	t.Helper()
 	untilWithin(t, heldMax, func(context.Context) error {
-		if got := len(l.lines(t)); got < 2*want {
-			return fmt.Errorf("%s: %d lines of sections, want %d", l.name, got, 2*want)
+		if got := l.sections(t); got < l.want {
+			return fmt.Errorf("%s was held %d times, want %d", l.name, got, l.want)
 		}
 		return nil
 	})
@@ -121,7 +138,7 @@ func (l *contest) waitSections(t testing.TB, want int) {
 
 // wantOneAtATime waits for the end of the contenders and looks at what they
 // have written.
-func (l *contest) wantOneAtATime(t testing.TB, sections int) {
+func (l *contest) wantOneAtATime(t testing.TB) {
 	t.Helper()
 	for _, p := range l.runs {
 		if code := p.wait(t, time.Minute); code != 0 {
@@ -129,13 +146,13 @@ func (l *contest) wantOneAtATime(t testing.TB, sections int) {
 		}
 	}
 	lines := l.lines(t)
-	if len(lines) != 2*sections {
-		t.Fatalf("%s: %d lines of sections, want %d:\n%s", l.name, len(lines), 2*sections, strings.Join(lines, "\n"))
+	if len(lines)%2 != 0 {
+		t.Fatalf("%s: %d lines, want two for each time the lock was held:\n%s", l.name, len(lines), strings.Join(lines, ""))
 	}
 	var last uint64
 	for i := 0; i < len(lines); i += 2 {
-		token, err := strconv.ParseUint(strings.TrimPrefix(lines[i], "enter "), 10, 64)
-		if err != nil || lines[i+1] != "leave "+strconv.FormatUint(token, 10) {
+		token, err := strconv.ParseUint(strings.TrimSpace(strings.TrimPrefix(lines[i], "enter ")), 10, 64)
+		if err != nil || lines[i+1] != fmt.Sprintln("leave", token) {
 			t.Fatalf("%s: lines %d and %d are %q and %q, want one to enter and to leave alone (%v)", l.name, i+1, i+2, lines[i], lines[i+1], err)
 		}
 		if token <= last {
@@ -258,6 +275,13 @@ func failStopped(t *testing.T, urls []string) func(*testing.T) {
 func failOrphaned(t *testing.T, urls []string) func(*testing.T) {
 	h := hold(t, urls, rest, "", "lock.sh", "orphaned", "300")
 	m := h.waitHeld(t)
+	// The script, the one of its own that watches, and what that one sleeps with.
+	untilWithin(t, exitMax, func(context.Context) error {
+		if n := running(t, h.cmd.Process.Pid); n < 3 {
+			return fmt.Errorf("the script has %d processes, want 3", n)
+		}
+		return nil
+	})
 	h.signal(t, syscall.SIGKILL)
 	return func(t *testing.T) {
 		waitGone(t, m.group, exitMax)

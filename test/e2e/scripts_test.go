@@ -136,33 +136,40 @@ func signalGroup(t testing.TB, group int, s syscall.Signal) {
 	}
 }
 
-// waitGone waits until no process of a group runs. One that is dead and that
-// nobody has waited for yet, as the first process of a machine does when it
-// gets to it, does not.
+// waitGone waits until no process of a group runs.
 func waitGone(t testing.TB, group int, most time.Duration) {
 	t.Helper()
 	untilWithin(t, most, func(context.Context) error {
-		files, err := filepath.Glob("/proc/[0-9]*/stat")
-		if err == nil && len(files) == 0 {
-			err = errors.New("there is no /proc to see processes in")
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, file := range files {
-			text, err := os.ReadFile(file)
-			if err != nil {
-				continue // it has ended meanwhile
-			}
-			var state string
-			var parent, of int
-			_, rest, _ := strings.Cut(string(text), ") ") // behind the name
-			if _, err := fmt.Sscan(rest, &state, &parent, &of); err == nil && of == group && state != "Z" {
-				return fmt.Errorf("the command still runs: %.60s", text)
-			}
+		if n := running(t, group); n > 0 {
+			return fmt.Errorf("%d processes of the command still run", n)
 		}
 		return nil
 	})
+}
+
+// running counts the processes of a group. One that is dead and that nobody has
+// waited for yet, as the first process of a machine does when it gets to it,
+// does not run.
+func running(t testing.TB, group int) int {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("there is no /proc to see processes in (%v)", err)
+	}
+	n := 0
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended meanwhile
+		}
+		var state string
+		var parent, of int
+		_, rest, _ := strings.Cut(string(text), ") ") // behind the name
+		if _, err := fmt.Sscan(rest, &state, &parent, &of); err == nil && of == group && state != "Z" {
+			n++
+		}
+	}
+	return n
 }
 
 // readNode reads a key.
