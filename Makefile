@@ -52,6 +52,7 @@ check: lint-install ## check formatting, vet and lint
 		if [ -n "$$unformatted" ]; then echo "not formatted with gofmt:"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet ./...
 	$(LINT) run
+	@if command -v shellcheck >/dev/null; then shellcheck -x -P docs/examples docs/examples/*.sh; fi
 
 .PHONY: bench
 bench: ## run the benchmarks; BENCH=regexp chooses
