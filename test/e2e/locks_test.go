@@ -395,6 +395,36 @@ func TestQueueLockScriptKeepsTheOrder(t *testing.T) {
 	}
 }
 
+func TestLockScriptsSayWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	n := startNode(t)
+	if _, err := put(t.Context(), probe, n.client, "/elections", "a file"); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name string
+		args []string
+		code int
+		want string
+	}{
+		{"no command", []string{"lock.sh", "a", "15", "--"}, 2, "usage: lock.sh NAME TTL -- COMMAND..."},
+		{"no address", []string{"elect.sh", "a", "15", "--", "true"}, 2, "usage: elect.sh"},
+		{"a name that is a path", []string{"lock.sh", "a/b", "15", "--", "true"}, 2, `bad name "a/b"`},
+		{"the name of the queues", []string{"lock.sh", "_queue", "15", "--", "true"}, 2, `bad name "_queue"`},
+		{"a TTL with a unit", []string{"queue-lock.sh", "a", "15s", "--", "true"}, 2, `bad TTL "15s"`},
+		{"a TTL that is too short", []string{"queue-lock.sh", "a", "7", "--", "true"}, 2, "at least 8 seconds"},
+		{"a key that cannot be made", []string{"elect.sh", "a", "15", "http://10.0.0.9:80", "--", "true"}, 1, `/elections/a cannot be made: 400 {"errorCode":104`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			all := append([]string{"no_proxy=127.0.0.1", script(t, tt.args[0])}, tt.args[1:]...)
+			p := startCommand(t, "DEIMOS_ENDPOINTS="+n.client, "env", all...)
+			if code := p.wait(t, exitMax); code != tt.code || !strings.Contains(p.stderr.String(), tt.want) {
+				t.Errorf("%v = exit code %d, stderr %q, want %d and %q", tt.args, code, p.stderr.String(), tt.code, tt.want)
+			}
+		})
+	}
+}
+
 // Goal: who gets no answer finds out whether it holds. Method: between script
 // and member is one who takes the answer of the first write away.
 func TestLockScriptsFindOutWhatBecameOfAWriteWithoutAnAnswer(t *testing.T) {
