@@ -205,7 +205,8 @@ func (n *Node) publish(core *Core) {
 	if old != nil && *old == st {
 		return
 	}
-	n.status.Store(&st)
+	changed := st // what is stored moves to the heap: only what has changed is to
+	n.status.Store(&changed)
 	if st.LeaderChanges > 1 && old != nil && old.LeaderChanges != st.LeaderChanges {
 		n.raiseDoubt()
 	}
