@@ -188,14 +188,15 @@ func TestLastAnswerOfAConnection(t *testing.T) {
 func TestBodyThatNobodyWantedIsSkipped(t *testing.T) {
 	bubble(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header()["Content-Length"] = []string{"0"}
+		w.Header()["X-Path"] = []string{r.URL.Path}
 		w.WriteHeader(http.StatusTeapot)
 	}, func(r *rig) {
 		c := r.dial()
 		defer c.Close()
 		for range 2 {
 			c.send("PUT /keys/a HTTP/1.1\r\nHost: h\r\nContent-Length: 40\r\n\r\nGET /keys/smuggled HTTP/1.1\r\nHost: h\r\n\r\n")
-			if resp, _ := c.answer(); resp.StatusCode != http.StatusTeapot || resp.Close {
-				t.Errorf("answer = %v, want 418 and the connection kept", resp)
+			if resp, _ := c.answer(); resp.StatusCode != http.StatusTeapot || resp.Close || resp.Header.Get("X-Path") != "/keys/a" {
+				t.Errorf("answer = %v, want 418 for /keys/a and the connection kept", resp)
 			}
 		}
 	})

@@ -27,6 +27,24 @@ func requestMutants() []mutant {
 			edits:    []edit{{"httpapi/body.go", "		size = in.limit\n", "		in.limit *= 16\n		size = in.limit\n"}},
 			catchers: by("httpapi", "TestBodyWithoutALengthIsBoundedToo"),
 		},
+		{
+			id: "L1", name: "the lane does not know Transfer-Encoding",
+			why:      "the chunks of a body are taken for the next request",
+			edits:    []edit{{"httpapi/lane/parse.go", "		return is(name, \"transfer-encoding\")\n", "		return false\n"}},
+			catchers: by("httpapi/lane", "TestWhatNetHTTPHasToJudge"), short: true,
+		},
+		{
+			id: "L2", name: "the lane forgets a body that nobody read",
+			why:      "a request comes out of the body of another",
+			edits:    []edit{{"httpapi/lane/conn.go", "	c.start += buffered // a body that nobody wanted\n", "	_ = buffered\n"}},
+			catchers: by("httpapi/lane", "TestBodyThatNobodyWantedIsSkipped"),
+		},
+		{
+			id: "L3", name: "the two passes of a large listing read the clock twice",
+			why:      "an answer is longer or shorter than its Content-Length",
+			edits:    []edit{{"httpapi/listing.go", "	l.length, l.sending = 0, true\n", "	l.length, l.sending, l.clock.known = 0, true, false\n"}},
+			catchers: by("httpapi", "TestLargeListingIsSentInParts"),
+		},
 	}
 }
 
