@@ -111,7 +111,7 @@ func (d *disk) apply(b *logBatch) {
 	}
 	d.hs = b.hs
 	if b.snapshot != nil {
-		d.snapshots = append(d.snapshots, *b.snapshot)
+		d.record(*b.snapshot)
 	}
 	// One batch may hold an index twice: the appends of two leaders may share an
 	// fsync.
@@ -123,6 +123,28 @@ func (d *disk) apply(b *logBatch) {
 			d.entries = append(d.entries[:e.Index-d.entries[0].Index], e)
 		}
 	}
+}
+
+// record notes a snapshot. One that the entries do not agree with was received
+// from a peer and has replaced all of them: as in package wal, the log goes on
+// from it, and no more from an older one.
+func (d *disk) record(meta raftpb.SnapshotMetadata) {
+	if !d.agrees(meta) {
+		d.entries, d.snapshots = nil, nil
+	}
+	d.snapshots = append(d.snapshots, meta)
+}
+
+// agrees reports whether the log reaches as far as a snapshot and has no entry
+// of another term in its place.
+func (d *disk) agrees(meta raftpb.SnapshotMetadata) bool {
+	switch {
+	case meta.Index > max(d.last(), d.newest().Index):
+		return false
+	case len(d.entries) == 0 || meta.Index < d.entries[0].Index:
+		return true
+	}
+	return d.entries[meta.Index-d.entries[0].Index].Term == meta.Term
 }
 
 // last is the raft index of the last durable entry, 0 if there is none.
@@ -143,11 +165,10 @@ func (d *disk) newest() raftpb.SnapshotMetadata {
 
 // holds reports whether an entry is durable here, in the log or in a snapshot.
 func (d *disk) holds(raftIndex, term uint64) bool {
-	if n := len(d.entries); n > 0 && raftIndex >= d.entries[0].Index && raftIndex <= d.entries[n-1].Index &&
-		d.entries[raftIndex-d.entries[0].Index].Term == term {
-		return true
+	if n := len(d.entries); n > 0 && raftIndex >= d.entries[0].Index && raftIndex <= d.entries[n-1].Index {
+		return d.entries[raftIndex-d.entries[0].Index].Term == term
 	}
-	return d.newest().Index >= raftIndex // also where an installed snapshot replaces an entry of another term
+	return d.newest().Index >= raftIndex
 }
 
 // tail describes the end of the durable log, for people.
@@ -188,7 +209,7 @@ func (d *disk) recover() (recovered, error) {
 	if d.damaged {
 		return recovered{}, errDamaged
 	}
-	rec := recovered{hs: d.hs}
+	var rec recovered
 	if newest := d.newest(); newest.Index > 0 {
 		f := d.choose()
 		if f == nil {
@@ -207,8 +228,22 @@ func (d *disk) recover() (recovered, error) {
 	if len(rec.entries) > 0 && rec.entries[0].Index != after {
 		return recovered{}, fmt.Errorf("%w: snapshot at raft index %d, the log begins at %d", errNoSnapshot, rec.snapshot.Index, rec.entries[0].Index)
 	}
-	rec.hs.Commit = max(rec.hs.Commit, rec.snapshot.Index)
+	d.raise(rec.snapshot)
+	if rec.hs = d.written; len(rec.entries) == 0 {
+		d.hs = d.written // package wal then writes where the log ends
+	}
 	return rec, nil
+}
+
+// raise brings the hard state up to a snapshot that was recorded just before the
+// state that goes with it. The record says so for ever, so the term counts as
+// durable; the commit index waits for the next batch.
+func (d *disk) raise(snapshot raftpb.SnapshotMetadata) {
+	if d.hs.Term < snapshot.Term {
+		d.hs.Term, d.hs.Vote = snapshot.Term, 0
+	}
+	d.written = d.hs
+	d.written.Commit = max(d.hs.Commit, snapshot.Index)
 }
 
 func (d *disk) choose() *snapFile {
