@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"go.etcd.io/raft/v3"
@@ -14,12 +15,22 @@ import (
 type checker struct {
 	w       *world
 	leaders map[uint64]uint64 // by term
+	elected []*leadership
 	// committed holds the term of every raft index that was ever committed.
 	committed []uint64
+	// committedIn holds, beside each, the term of the leader that committed it: it
+	// binds the leaders of the terms above that one, and no other.
+	committedIn []uint64
 	// entries holds, by raft index, every entry that was ever in a log.
 	entries [][]entryInfo
 	// stampMS is the newest cluster time in the committed log.
 	stampMS int64
+}
+
+// leadership is an election that was won, with the log that won it.
+type leadership struct {
+	id, term uint64
+	log      logView
 }
 
 // entryInfo is one entry that some leader made.
@@ -35,7 +46,7 @@ type entryInfo struct {
 }
 
 func newChecker(w *world) *checker {
-	return &checker{w: w, leaders: map[uint64]uint64{}, committed: []uint64{0, 1}}
+	return &checker{w: w, leaders: map[uint64]uint64{}, committed: []uint64{0, 1}, committedIn: []uint64{0, 1}}
 }
 
 func (c *checker) commitMax() uint64 { return uint64(len(c.committed)) - 1 }
@@ -52,6 +63,8 @@ func (v *logView) reset(base, term uint64) { v.base, v.terms = base, append(v.te
 func (v *logView) append(raftIndex, term uint64) {
 	v.terms = append(v.terms[:raftIndex-v.base], term)
 }
+
+func (v *logView) clone() logView { return logView{base: v.base, terms: slices.Clone(v.terms)} }
 
 func (v *logView) last() uint64 { return v.base + uint64(len(v.terms)) - 1 }
 
@@ -126,39 +139,76 @@ func (c *checker) info(raftIndex uint64) *entryInfo {
 }
 
 // turned looks at a core after a turn: one leader a term, who has all that is
-// committed; and nothing is committed that a majority does not hold durably.
-func (c *checker) turned(p *process, st *raftnode.Status) {
+// committed in an earlier one; and nothing is committed that a majority does not
+// hold durably.
+func (c *checker) turned(p *process, old, st *raftnode.Status) {
 	if st.State == raft.StateLeader {
 		if other := c.leaders[st.Term]; other == 0 {
 			c.leaders[st.Term] = p.host.id
 			c.w.calm.leaderChanged()
-			c.complete(p, st.Term)
+			l := &leadership{id: p.host.id, term: st.Term, log: p.view.clone()}
+			c.elected = append(c.elected, l)
+			c.complete(l)
 		} else if other != p.host.id {
 			c.w.fail("two leaders", "members %x and %x lead in term %d", other, p.host.id, st.Term)
 		}
 	}
 	if st.Committed > c.commitMax() {
-		c.commit(p, st)
+		c.commit(p, old, st)
 	}
 }
 
-// complete checks that a new leader has every committed entry.
-func (c *checker) complete(p *process, term uint64) {
-	for i := p.view.base; i <= c.commitMax(); i++ {
-		if got, known := p.view.term(i); !known || got != c.committed[i] {
-			c.w.fail("leader completeness", "member %x leads in term %d without raft index %d of term %d (it has term %d)",
-				p.host.id, term, i, c.committed[i], got)
+// complete checks that a new leader has every entry that was committed in an
+// earlier term. One whose last vote was long on its way may begin to lead when
+// later terms have leaders already, and what those have committed is not for it
+// to have.
+func (c *checker) complete(l *leadership) {
+	for i := l.log.base; i <= c.commitMax(); i++ {
+		if c.committedIn[i] < l.term {
+			c.has(l, i)
 		}
 	}
 }
 
-func (c *checker) commit(p *process, st *raftnode.Status) {
-	for i := c.commitMax() + 1; i <= st.Committed; i++ {
+// later checks that what was committed in a term from a raft index on was known
+// to those who had been elected in later terms by then.
+func (c *checker) later(from, in uint64) {
+	for _, l := range c.elected {
+		for i := from; i <= c.commitMax() && in < l.term; i++ {
+			c.has(l, i)
+		}
+	}
+}
+
+func (c *checker) has(l *leadership, raftIndex uint64) {
+	if got, known := l.log.term(raftIndex); !known || got != c.committed[raftIndex] {
+		c.w.fail("leader completeness", "member %x leads in term %d without raft index %d of term %d (it has term %d), which was committed in term %d",
+			l.id, l.term, raftIndex, c.committed[raftIndex], got, c.committedIn[raftIndex])
+	}
+}
+
+// committing returns the term in which a process has led that commits something.
+// It may have stopped to lead in the same turn.
+func (c *checker) committing(p *process, old, st *raftnode.Status) uint64 {
+	switch {
+	case st.State == raft.StateLeader:
+		return st.Term
+	case old.State == raft.StateLeader:
+		return old.Term
+	}
+	c.w.fail("commit", "member %x, which does not lead, has raft index %d committed before any leader has", p.host.id, st.Committed)
+	return 0
+}
+
+func (c *checker) commit(p *process, old, st *raftnode.Status) {
+	in := c.committing(p, old, st)
+	from := c.commitMax() + 1
+	for i := from; i <= st.Committed; i++ {
 		term, known := p.view.term(i)
 		if !known {
 			c.w.fail("commit", "member %x commits raft index %d, its log covers %d to %d", p.host.id, i, p.view.base, p.view.last())
 		}
-		c.committed = append(c.committed, term)
+		c.committed, c.committedIn = append(c.committed, term), append(c.committedIn, in)
 		if stampMS := c.info(i).stampMS; stampMS != 0 {
 			if stampMS < c.stampMS {
 				c.w.fail("cluster time", "raft index %d has the stamp %d ms, an earlier one had %d ms", i, stampMS, c.stampMS)
@@ -166,6 +216,7 @@ func (c *checker) commit(p *process, st *raftnode.Status) {
 			c.stampMS = stampMS
 		}
 	}
+	c.later(from, in)
 	last := c.committed[st.Committed]
 	cs := &p.applier.at.ConfState
 	holders := 0

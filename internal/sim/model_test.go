@@ -1,12 +1,15 @@
 package sim
 
 import (
+	"cmp"
 	"testing"
 	"time"
 
+	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/marsevilspirit/deimos"
+	"github.com/marsevilspirit/deimos/raftnode"
 )
 
 func set(client int, value string, index uint64, call, ret time.Duration) *op {
@@ -61,6 +64,75 @@ func caught(f func()) (v *Violation) {
 	}()
 	f()
 	return nil
+}
+
+// turn is what a member looks like after a turn: whether it leads in a term, the
+// term of its entry at raft index 2, and whether that is committed.
+type turn struct {
+	member     int
+	term       uint64
+	leads      bool
+	entry      uint64
+	committing bool
+}
+
+func TestLeadersHaveWhatEarlierTermsCommitted(t *testing.T) {
+	commit := turn{member: 0, term: 12, leads: true, entry: 12, committing: true}
+	for _, tt := range []struct {
+		name  string
+		turns []turn
+		rule  string
+	}{
+		{"a later leader has it", []turn{commit, {member: 1, term: 13, leads: true, entry: 12}}, ""},
+		{"a later leader lacks it", []turn{commit, {member: 1, term: 13, leads: true, entry: 11}}, "leader completeness"},
+		{"a leader of an earlier term, elected late, lacks it", []turn{commit, {member: 1, term: 11, leads: true, entry: 11}}, ""},
+		{"a later leader, elected before, has it", []turn{{member: 1, term: 13, leads: true, entry: 12}, commit}, ""},
+		{"a later leader, elected before, lacks it", []turn{{member: 1, term: 13, leads: true, entry: 11}, commit}, "leader completeness"},
+		{"a later leader that lacked it leads no more", []turn{{member: 1, term: 13, leads: true, entry: 11}, {member: 1, term: 13, entry: 11}, commit}, "leader completeness"},
+		{"committed in the turn in which it ceases to lead", []turn{
+			{member: 0, term: 12, leads: true, entry: 12}, {member: 0, term: 14, entry: 12, committing: true}, {member: 1, term: 13, leads: true, entry: 11},
+		}, "leader completeness"},
+		{"committed by one that does not lead", []turn{{member: 0, term: 12, entry: 12, committing: true}}, "commit"},
+		{"two leaders", []turn{commit, {member: 1, term: 12, leads: true, entry: 12}}, "two leaders"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := &world{}
+			w.tracer = newTracer(w, nil)
+			w.calm.w = w
+			w.check = newChecker(w)
+			for id := range uint64(3) {
+				h := &host{w: w, id: id + 1, disk: &disk{}}
+				h.disk.create(deimos.Incarnation{}, raftpb.SnapshotMetadata{Index: 1, Term: 1}, raftpb.HardState{Term: 1, Commit: 1})
+				h.disk.apply(&logBatch{entries: entriesOf(12, 2, 2)}) // what is committed is durable: this is not about that
+				h.proc = &process{w: w, host: h}
+				h.proc.applier.at.ConfState.Voters = []uint64{1, 2, 3}
+				w.hosts = append(w.hosts, h)
+			}
+			v := caught(func() {
+				for _, turn := range tt.turns {
+					w.hosts[turn.member].proc.show(turn)
+				}
+			})
+			if got := cmp.Or(v, &Violation{}).Rule; got != tt.rule {
+				t.Errorf("the rule broken is %q (%v), want %q", got, v, tt.rule)
+			}
+		})
+	}
+}
+
+// show lets the checker look at a process.
+func (p *process) show(turn turn) {
+	old := p.status
+	p.status = raftnode.Status{Term: turn.term, Committed: 1}
+	if turn.leads {
+		p.status.State = raft.StateLeader
+	}
+	if turn.committing {
+		p.status.Committed = 2
+	}
+	p.view.reset(1, 1)
+	p.view.append(2, turn.entry)
+	p.w.check.turned(p, &old, &p.status)
 }
 
 func entriesOf(term uint64, from, to uint64) (out []raftpb.Entry) {

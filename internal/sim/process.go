@@ -190,7 +190,7 @@ func (p *process) observe(out *raftnode.Output) {
 	}
 	old := p.status
 	p.status = st
-	p.w.check.turned(p, &st)
+	p.w.check.turned(p, &old, &st)
 	if old.LeaderChanges != st.LeaderChanges && st.LeaderChanges > 1 {
 		p.waiters.raiseDoubt()
 	}
