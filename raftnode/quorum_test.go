@@ -107,6 +107,45 @@ func TestEntriesOfAnOlderTermAreNotCommittedByTheirCopies(t *testing.T) {
 	checkTexts(t, leader, "a")
 }
 
+// What is committed is safe because no majority votes for a member without it.
+func TestNobodyVotesForACandidateWhoseLogIsBehind(t *testing.T) {
+	net := newCoreNet(t, 3)
+	leader := net.elect(1)
+	net.isolate(3)
+	leader.Propose(net.now, testProposal(1, "a"))
+	net.settle()
+	checkTexts(t, leader, "a")
+	clear(net.cut)
+	net.isolate(1)
+	asked := 0
+	net.drop = func(m raftpb.Message) bool {
+		vote := m.Type == raftpb.MsgPreVote || m.Type == raftpb.MsgVote
+		if vote && m.From == 3 && m.To == 2 {
+			asked++
+		}
+		return vote && m.From == 2 // only member 3, which lacks the entry, may ask
+	}
+	for range 60 {
+		net.tick()
+		net.settle()
+	}
+	if asked == 0 {
+		t.Fatal("member 3 has not asked for a vote")
+	}
+	if net.cores[3].isLeader() {
+		t.Fatal("member 3 leads without a committed entry")
+	}
+	net.drop = nil
+	for range 60 {
+		net.tick()
+		net.settle()
+	}
+	if !net.cores[2].isLeader() {
+		t.Error("member 2, which has the entry, does not lead")
+	}
+	checkTexts(t, net.cores[3], "a")
+}
+
 func TestAHeartbeatNamesNoMoreThanItsReceiverHasConfirmed(t *testing.T) {
 	net := newCoreNet(t, 3)
 	leader := net.elect(1)

@@ -157,12 +157,18 @@ func snapshotMutants() []mutant {
 			catchers: by("raftnode", "TestTheLogIsReleasedForSavedSnapshotsOnly"),
 		},
 		{
-			id: "M12", name: "load a snapshot without checking its checksum",
+			id: "M12a", name: "load a snapshot without checking its checksum",
 			why: "a flipped bit becomes the state of the cluster",
 			edits: []edit{{"snap/file.go", `		return d.damage(start, "a chunk does not match its checksum")
 `, `		d.crc = binary.LittleEndian.Uint32(b[n:])
 `}, {"snap/file.go", "	case binary.LittleEndian.Uint32(b[12:]) != crc32.Update(d.crc, castagnoli, b[:12]):", "	case false:"}},
 			catchers: by("snap", "TestEveryChangedByteIsNoticed"), short: true,
+		},
+		{
+			id: "M12b", name: "go on from a snapshot below one that has replaced the log",
+			why:      "entries that no leader ever committed are applied as if they had been",
+			edits:    []edit{{"wal/inspect.go", "		usable := m.Index >= s.base && (m.Index != s.base || s.baseTerm == 0 || m.Term == s.baseTerm)", "		usable := true"}},
+			catchers: append(by("wal", "TestReceivedSnapshotReplacesTheLog"), by("internal/sim", "TestDiskRecoversWhatTheLogDoes")...),
 		},
 		{
 			id: "M13a", sim: true, name: "leave deadlines out of the snapshot",

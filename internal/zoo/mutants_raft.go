@@ -55,11 +55,17 @@ func raftMutants() []mutant {
 			catchers: by("raftnode", "TestALearnerDoesNotCountForTheCommitIndex"),
 		},
 		{
-			id: "M22", sim: true, name: "entries of an older term committed by counting copies",
+			id: "M22a", sim: true, name: "entries of an older term committed by counting copies",
 			why: "a later leader may still replace them",
 			edits: []edit{{raftLib + "raft.go", "	return r.raftLog.maybeCommit(entryID{term: r.Term, index: r.trk.Committed()})",
 				"	index := r.trk.Committed()\n	return r.raftLog.maybeCommit(entryID{term: r.raftLog.zeroTermOnOutOfBounds(r.raftLog.term(index)), index: index})"}},
 			catchers: by("raftnode", "TestEntriesOfAnOlderTermAreNotCommittedByTheirCopies"),
+		},
+		{
+			id: "M22b", sim: true, name: "votes for a candidate whose log is behind",
+			why:      "a leader replaces what was committed before it",
+			edits:    []edit{{raftLib + "raft.go", "		if canVote && r.raftLog.isUpToDate(candLastID) {", "		if canVote {"}},
+			catchers: by("raftnode", "TestNobodyVotesForACandidateWhoseLogIsBehind"),
 		},
 		{
 			id: "M23", sim: true, name: "heartbeat carries a commit index beyond what the follower confirmed",
