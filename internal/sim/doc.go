@@ -15,6 +15,7 @@
 //
 // What the package refuses to do: it does not run raftnode.Node, whose
 // goroutines make no run repeatable, nor the packages wal, snap and transport.
-// The driver here does the same steps in the same order. The defects of that
-// layer that a test may switch on are in [Defects].
+// The driver here does the same steps in the same order, and a test holds its
+// disk against a real log. The defects of that layer that a test may switch on
+// are in [Defects].
 package sim
