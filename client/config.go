@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"net/url"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,8 +35,8 @@ type Config struct {
 	// by which the client proves itself. It is copied. Nil: the CAs of the
 	// system, no certificate, TLS 1.2 at least.
 	TLS *tls.Config
-	// DialTimeout bounds the making of one connection, TLS included.
-	// 0: DefaultDialTimeout.
+	// DialTimeout bounds the making of one connection, and again the TLS handshake
+	// on it. 0: DefaultDialTimeout.
 	DialTimeout time.Duration
 	// RequestTimeout bounds one call with all its tries, and the wait for the
 	// first answer to a watch. The deadline of a context counts as well; the
@@ -71,7 +72,7 @@ func (c Config) check() (Config, error) {
 		}
 	}
 	if len(urls) > EndpointsMax {
-		return Config{}, fmt.Errorf("client: config: Endpoints: %d are given, at most %d are used: %w", len(urls), EndpointsMax, ErrInvalidArgument)
+		return Config{}, invalidf("client: config: Endpoints: %d are given, at most %d are used", len(urls), EndpointsMax)
 	}
 	c.Endpoints = urls
 	for _, d := range []struct {
@@ -84,7 +85,7 @@ func (c Config) check() (Config, error) {
 		{"SyncInterval", &c.SyncInterval, 0},
 	} {
 		if *d.value < 0 {
-			return Config{}, fmt.Errorf("client: config: %s is %v, must not be negative: %w", d.name, *d.value, ErrInvalidArgument)
+			return Config{}, invalidf("client: config: %s is %v, must not be negative", d.name, *d.value)
 		}
 		if *d.value == 0 {
 			*d.value = d.zero
@@ -93,10 +94,10 @@ func (c Config) check() (Config, error) {
 	if c.Prefix == "" {
 		c.Prefix = DefaultPrefix
 	}
-	if !strings.HasPrefix(c.Prefix, "/") || strings.ContainsAny(c.Prefix, "?#%") {
-		return Config{}, fmt.Errorf("client: config: Prefix %q is not a path such as %q or %q: %w", c.Prefix, DefaultPrefix, "/v2/keys", ErrInvalidArgument)
+	if clean := path.Clean(c.Prefix); clean != strings.TrimSuffix(c.Prefix, "/") || clean[0] != '/' || strings.ContainsAny(clean, "?#%") {
+		return Config{}, invalidf("client: config: Prefix %q is not a path like %q or %q", c.Prefix, DefaultPrefix, "/v2/keys")
 	}
-	c.Prefix = strings.TrimRight(c.Prefix, "/")
+	c.Prefix = strings.TrimSuffix(c.Prefix, "/")
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -106,7 +107,7 @@ func (c Config) check() (Config, error) {
 // parseEndpoint brings an endpoint into the form scheme://host:port.
 func parseEndpoint(given string) (string, error) {
 	wrong := func(what string) (string, error) {
-		return "", fmt.Errorf("endpoint %q %s, want http://host:port or https://host:port: %w", given, what, ErrInvalidArgument)
+		return "", invalidf("endpoint %q %s, want http://host:port or https://host:port", given, what)
 	}
 	scheme, rest, ok := strings.Cut(given, "://")
 	scheme = strings.ToLower(scheme)

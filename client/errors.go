@@ -14,12 +14,22 @@ var (
 	ErrNoEndpoint = errors.New("no endpoint answers")
 	// ErrUnknownOutcome is what errors.Is finds in an [UnknownOutcomeError].
 	ErrUnknownOutcome = errors.New("the outcome is unknown")
-	// ErrInvalidArgument is wrapped by the errors about what a caller has given:
-	// nothing was sent.
+	// ErrInvalidArgument is what errors.Is finds in an error about what a caller
+	// has given: nothing was sent.
 	ErrInvalidArgument = errors.New("invalid argument")
 	// ErrClosed is wrapped by the errors of calls after or during [Client.Close].
 	ErrClosed = errors.New("the client is closed")
 )
+
+// argumentError is a sentence about what a caller has given.
+type argumentError string
+
+func (e argumentError) Error() string { return string(e) }
+
+func (e argumentError) Is(target error) bool { return target == ErrInvalidArgument }
+
+// invalidf makes an error that is [ErrInvalidArgument].
+func invalidf(format string, args ...any) error { return argumentError(fmt.Sprintf(format, args...)) }
 
 // UnknownOutcomeError says that a write was sent and that nobody knows whether
 // it was applied: it may have been, and it may still be. It was not sent again.

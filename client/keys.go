@@ -230,8 +230,8 @@ func (c *Client) keysRequest(method, key string, p *params) (*request, error) {
 		p.query.Set(deimos.ParamPrevValue, p.prevValue)
 	case method == http.MethodDelete && c.cfg.Prefix != DefaultPrefix:
 		// etcd does not read the body of a DELETE and would remove whatever is there.
-		return nil, fmt.Errorf("client: WithPrevValue: a value of %d bytes is too long for a delete under %s; compare with WithPrevIndex: %w",
-			len(p.prevValue), c.cfg.Prefix, ErrInvalidArgument)
+		return nil, invalidf("client: WithPrevValue: a value of %d bytes is too long for a delete under %s; compare with WithPrevIndex",
+			len(p.prevValue), c.cfg.Prefix)
 	default:
 		p.form.Set(deimos.ParamPrevValue, p.prevValue)
 	}

@@ -1,7 +1,6 @@
 package client
 
 import (
-	"fmt"
 	"net/url"
 	"strconv"
 	"time"
@@ -156,7 +155,7 @@ func newParams() *params { return &params{query: make(url.Values), form: make(ur
 // fail notes what is wrong with an option.
 func (p *params) fail(format string, args ...any) {
 	if p.err == nil {
-		p.err = fmt.Errorf("client: %s: %w", fmt.Sprintf(format, args...), ErrInvalidArgument)
+		p.err = invalidf("client: "+format, args...)
 	}
 }
 

@@ -4,13 +4,13 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -41,12 +41,19 @@ func newTransport(cfg Config) *http.Transport {
 	}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
+	dialer := &net.Dialer{
+		Timeout: cfg.DialTimeout,
+		// A machine that is gone is noticed within half a minute.
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 3},
+	}
 	return &http.Transport{
-		DialContext: (&net.Dialer{
-			Timeout: cfg.DialTimeout,
-			// A machine that is gone is noticed within half a minute.
-			KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 3},
-		}).DialContext,
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := dialer.DialContext(ctx, network, addr)
+			if err != nil {
+				return nil, err
+			}
+			return &countingConn{Conn: conn}, nil
+		},
 		TLSClientConfig:        config,
 		TLSHandshakeTimeout:    cfg.DialTimeout,
 		Protocols:              protocols,
@@ -98,6 +105,72 @@ func (r *request) at(ctx context.Context, e *endpoint) (*http.Request, error) {
 	return req, nil
 }
 
+// countingConn is a connection that knows how many bytes the system took.
+type countingConn struct {
+	net.Conn
+	written atomic.Int64
+}
+
+// Write implements [net.Conn].
+func (c *countingConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	c.written.Add(int64(n))
+	return n, err
+}
+
+// delivery follows a request to an endpoint, to tell whether it has got there.
+type delivery struct {
+	mu        sync.Mutex
+	connected bool
+	reused    bool
+	answered  bool
+	conn      *countingConn // nil: unknown
+	mark      int64         // what was written before the request
+}
+
+// trace returns what net/http has to call.
+func (d *delivery) trace() *httptrace.ClientTrace {
+	return &httptrace.ClientTrace{
+		// This is called before anything is written, and again when net/http takes
+		// another connection.
+		GotConn: func(info httptrace.GotConnInfo) {
+			conn := info.Conn
+			if secured, ok := conn.(*tls.Conn); ok {
+				conn = secured.NetConn()
+			}
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			d.connected, d.reused = true, info.Reused
+			if d.conn, _ = conn.(*countingConn); d.conn != nil {
+				d.mark = d.conn.written.Load()
+			}
+		},
+		GotFirstResponseByte: func() {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			d.answered = true
+		},
+	}
+}
+
+// possible reports whether the endpoint may have got the request, which failed
+// with err. ended tells that the context had ended: the request may still be
+// written then, else net/http has given the connection up.
+func (d *delivery) possible(err error, ended bool) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case !d.connected:
+		return false
+	case !d.reused && !d.answered && isRefusal(err):
+		// With TLS 1.3 a request can be written before the server has looked at the
+		// certificate. It dies with the handshake.
+		return false
+	default:
+		return ended || d.conn == nil || d.conn.written.Load() != d.mark
+	}
+}
+
 // try sends a request to one endpoint and returns the head of the answer. With
 // an error, sent tells whether the endpoint may have got the request.
 //
@@ -105,30 +178,15 @@ func (r *request) at(ctx context.Context, e *endpoint) (*http.Request, error) {
 // was written to the connection, and, for reads, when a connection that had been
 // idle turns out to be closed. Neither is a second write.
 func (c *Client) try(ctx context.Context, e *endpoint, r *request) (resp *http.Response, sent bool, err error) {
-	var connected, reused, answered atomic.Bool
-	req, err := r.at(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn: func(info httptrace.GotConnInfo) {
-			reused.Store(info.Reused)
-			connected.Store(true)
-		},
-		GotFirstResponseByte: func() { answered.Store(true) },
-	}), e)
+	d := new(delivery)
+	req, err := r.at(httptrace.WithClientTrace(ctx, d.trace()), e)
 	if err != nil {
-		return nil, false, fmt.Errorf("client: %s: %w: %w", r.op(), ErrInvalidArgument, err)
+		return nil, false, invalidf("client: %s: %v", r.op(), err)
 	}
-	resp, err = c.transport.RoundTrip(req)
-	switch {
-	case err == nil:
-		return resp, true, nil
-	case !connected.Load():
-		return nil, false, endOf(ctx, err)
-	case !reused.Load() && !answered.Load() && isRefusal(err):
-		// With TLS 1.3 a request can be written before the server has looked at the
-		// certificate. It dies with the handshake.
-		return nil, false, err
-	default:
-		return nil, true, endOf(ctx, err)
+	if resp, err = c.transport.RoundTrip(req); err != nil {
+		return nil, d.possible(err, ctx.Err() != nil), endOf(ctx, err)
 	}
+	return resp, true, nil
 }
 
 // endOf returns why ctx ended if it has, else err.

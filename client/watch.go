@@ -138,7 +138,7 @@ func (w *watch) run(ctx context.Context) error {
 			w.c.log.Info("watch reads the state anew", "key", w.key, "next_index", w.next, "error", err)
 			continue
 		case w.answered:
-		case !isTemporary(err), time.Now().After(deadline),
+		case !isTemporary(err), !time.Now().Before(deadline),
 			errors.As(err, &unreachable) && (w.reset || w.failures+1 >= roundsUnreachable):
 			return err
 		}
@@ -182,14 +182,14 @@ func (w *watch) step(ctx context.Context) error {
 			errHistoryGone, deimos.FormatID(s.start.ClusterID), deimos.FormatID(w.cluster))
 	}
 	w.cluster = s.start.ClusterID
-	if w.next == 0 {
+	if w.next == 0 && s.start.Index > 0 {
 		w.next = s.start.Index + 1
 	}
-	return w.follow(ctx, s)
+	return w.follow(s)
 }
 
 // follow delivers the events of one stream.
-func (w *watch) follow(ctx context.Context, s *stream) error {
+func (w *watch) follow(s *stream) error {
 	began := time.Now()
 	delivered := false
 	for {
@@ -207,7 +207,9 @@ func (w *watch) follow(ctx context.Context, s *stream) error {
 				// Everything up to where the stream began would have come by now.
 				w.next = max(w.next, s.start.Index+1)
 			}
-			if !errors.Is(err, errEnd) && ctx.Err() == nil {
+			// Whether a connection broke because of the endpoint, the next one shows;
+			// after silence there would be another 40 s.
+			if errors.Is(err, errSilent) {
 				w.c.endpoints.failed(s.endpoint, err)
 			}
 			if delivered || time.Since(began) >= steady {
