@@ -133,7 +133,7 @@ func TestAnswerThatBreaksOffIsUnknown(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", "1000")
 		w.Write([]byte(`{"action":"set",`))
-		http.NewResponseController(w).Flush()
+		w.(http.Flusher).Flush()
 		hangUp(t, w)
 	}))
 	defer server.Close()
