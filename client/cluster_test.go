@@ -45,82 +45,95 @@ func TestCallsOnKeys(t *testing.T) {
 	cluster := clustertest.New(t, 1)
 	for _, prefix := range []string{"/keys", "/v2/keys"} {
 		t.Run(prefix, func(t *testing.T) {
-			ctx, c := t.Context(), open(t, Config{Prefix: prefix}, cluster.URLs()...)
-			at := func(key string) string { return prefix + key }
-
-			r, err := c.Set(ctx, at("/f"), "1")
-			expect(t, "Set", r, err, nil, deimos.ActionSet)
-			created := r.Index
-			r, err = c.Create(ctx, at("/f"), "2")
-			expect(t, "Create of what exists", r, err, deimos.ErrKeyExists, "")
-			r, err = c.Create(ctx, at("/g"), "", WithTTL(time.Hour))
-			expect(t, "Create", r, err, nil, deimos.ActionCreate)
-			if r.Node.TTL != 3600 || r.Node.Value == nil {
-				t.Errorf("Create: node %+v, want a TTL of 3600 and an empty value", r.Node)
-			}
-			r, err = c.Update(ctx, at("/f"), "2")
-			expect(t, "Update", r, err, nil, deimos.ActionUpdate)
-			if value(r.PrevNode) != "1" || r.Node.CreatedIndex != created {
-				t.Errorf("Update: %+v %+v, want the value 1 before, created at %d", r.Node, r.PrevNode, created)
-			}
-			modified := r.Index
-			r, err = c.Update(ctx, at("/nope"), "2")
-			expect(t, "Update of nothing", r, err, deimos.ErrKeyNotFound, "")
-
-			r, err = c.CompareAndSwap(ctx, at("/f"), "3", WithPrevIndex(created))
-			expect(t, "CompareAndSwap with an old index", r, err, deimos.ErrCompareFailed, "")
-			r, err = c.CompareAndSwap(ctx, at("/f"), "3", WithPrevIndex(modified), WithPrevValue("x"))
-			expect(t, "CompareAndSwap with another value", r, err, deimos.ErrCompareFailed, "")
-			r, err = c.CompareAndSwap(ctx, at("/f"), "3", WithPrevIndex(modified), WithPrevValue("2"), WithNoValue())
-			expect(t, "CompareAndSwap", r, err, nil, deimos.ActionCompareAndSwap)
-			if r.Node != nil || r.PrevNode != nil {
-				t.Errorf("CompareAndSwap without value: %+v", r.Event)
-			}
-			r, err = c.Refresh(ctx, at("/f"), 90*time.Second)
-			expect(t, "Refresh", r, err, nil, deimos.ActionUpdate)
-			if value(r.Node) != "3" || r.Node.TTL != 90 {
-				t.Errorf("Refresh: %+v, want the value 3 and a TTL of 90", r.Node)
-			}
-			r, err = c.CompareAndDelete(ctx, at("/f"), WithPrevValue("2"))
-			expect(t, "CompareAndDelete with another value", r, err, deimos.ErrCompareFailed, "")
-			r, err = c.CompareAndDelete(ctx, at("/f"), WithPrevValue("3"))
-			expect(t, "CompareAndDelete", r, err, nil, deimos.ActionCompareAndDelete)
-
-			r, err = c.Mkdir(ctx, at("/d"), WithTTL(time.Hour))
-			expect(t, "Mkdir", r, err, nil, deimos.ActionCreate)
-			r, err = c.Mkdir(ctx, at("/d"))
-			expect(t, "Mkdir of what exists", r, err, deimos.ErrKeyExists, "")
-			r, err = c.Set(ctx, at("/d"), "1")
-			expect(t, "Set of a directory", r, err, deimos.ErrNotFile, "")
-			r, err = c.Update(ctx, at("/d"), "", WithDir())
-			expect(t, "Update of a directory", r, err, nil, deimos.ActionUpdate)
-			for range 2 {
-				r, err = c.CreateInOrder(ctx, at("/d/q"), "job")
-				expect(t, "CreateInOrder", r, err, nil, deimos.ActionCreate)
-			}
-			last := r.Node.Key
-			r, err = c.List(ctx, at("/d"), WithRecursive())
-			expect(t, "List", r, err, nil, deimos.ActionGet)
-			if q := r.Node.Nodes[0].Nodes; len(q) != 2 || q[1].Key != last {
-				t.Errorf("List: %+v, want two jobs, %s the last", q, last)
-			}
-			r, err = c.List(ctx, last, WithLocalRead())
-			expect(t, "List of a file", r, err, deimos.ErrNotDir, "")
-			r, err = c.Get(ctx, last+"/x")
-			expect(t, "Get below a file", r, err, deimos.ErrNotDir, "")
-
-			r, err = c.Delete(ctx, at("/d"))
-			expect(t, "Delete of a directory", r, err, deimos.ErrNotFile, "")
-			r, err = c.Delete(ctx, at("/d"), WithDir())
-			expect(t, "Delete of a full directory", r, err, deimos.ErrDirNotEmpty, "")
-			r, err = c.Delete(ctx, at("/d"), WithRecursive())
-			expect(t, "Delete of all", r, err, nil, deimos.ActionDelete)
-			r, err = c.Delete(ctx, "/", WithRecursive())
-			expect(t, "Delete of the root", r, err, deimos.ErrRootReadOnly, "")
-			r, err = c.Get(ctx, "")
-			expect(t, "Get of the root", r, err, nil, deimos.ActionGet)
+			c := open(t, Config{Prefix: prefix}, cluster.URLs()...)
+			useFiles(t, c, "/files"+prefix)
+			useDirs(t, c, "/dirs"+prefix)
 		})
 	}
+}
+
+// useFiles makes all calls on files, below dir.
+func useFiles(t *testing.T, c *Client, dir string) {
+	ctx := t.Context()
+	at := func(key string) string { return dir + key }
+
+	r, err := c.Set(ctx, at("/f"), "1")
+	expect(t, "Set", r, err, nil, deimos.ActionSet)
+	created := r.Index
+	r, err = c.Create(ctx, at("/f"), "2")
+	expect(t, "Create of what exists", r, err, deimos.ErrKeyExists, "")
+	r, err = c.Create(ctx, at("/g"), "", WithTTL(time.Hour))
+	expect(t, "Create", r, err, nil, deimos.ActionCreate)
+	if r.Node.TTL != 3600 || r.Node.Value == nil {
+		t.Errorf("Create: node %+v, want a TTL of 3600 and an empty value", r.Node)
+	}
+	r, err = c.Update(ctx, at("/f"), "2")
+	expect(t, "Update", r, err, nil, deimos.ActionUpdate)
+	if value(r.PrevNode) != "1" || r.Node.CreatedIndex != created {
+		t.Errorf("Update: %+v %+v, want the value 1 before, created at %d", r.Node, r.PrevNode, created)
+	}
+	modified := r.Index
+	r, err = c.Update(ctx, at("/nope"), "2")
+	expect(t, "Update of nothing", r, err, deimos.ErrKeyNotFound, "")
+
+	r, err = c.CompareAndSwap(ctx, at("/f"), "3", WithPrevIndex(created))
+	expect(t, "CompareAndSwap with an old index", r, err, deimos.ErrCompareFailed, "")
+	r, err = c.CompareAndSwap(ctx, at("/f"), "3", WithPrevIndex(modified), WithPrevValue("x"))
+	expect(t, "CompareAndSwap with another value", r, err, deimos.ErrCompareFailed, "")
+	r, err = c.CompareAndSwap(ctx, at("/f"), "3", WithPrevIndex(modified), WithPrevValue("2"), WithNoValue())
+	expect(t, "CompareAndSwap", r, err, nil, deimos.ActionCompareAndSwap)
+	if r.Node != nil || r.PrevNode != nil {
+		t.Errorf("CompareAndSwap without value: %+v", r.Event)
+	}
+	r, err = c.Refresh(ctx, at("/f"), 90*time.Second)
+	expect(t, "Refresh", r, err, nil, deimos.ActionUpdate)
+	if value(r.Node) != "3" || r.Node.TTL != 90 {
+		t.Errorf("Refresh: %+v, want the value 3 and a TTL of 90", r.Node)
+	}
+	r, err = c.CompareAndDelete(ctx, at("/f"), WithPrevValue("2"))
+	expect(t, "CompareAndDelete with another value", r, err, deimos.ErrCompareFailed, "")
+	r, err = c.CompareAndDelete(ctx, at("/f"), WithPrevValue("3"))
+	expect(t, "CompareAndDelete", r, err, nil, deimos.ActionCompareAndDelete)
+}
+
+// useDirs makes all calls on directories, below dir.
+func useDirs(t *testing.T, c *Client, dir string) {
+	ctx := t.Context()
+	at := func(key string) string { return dir + key }
+
+	r, err := c.Mkdir(ctx, at("/d"), WithTTL(time.Hour))
+	expect(t, "Mkdir", r, err, nil, deimos.ActionCreate)
+	r, err = c.Mkdir(ctx, at("/d"))
+	expect(t, "Mkdir of what exists", r, err, deimos.ErrKeyExists, "")
+	r, err = c.Set(ctx, at("/d"), "1")
+	expect(t, "Set of a directory", r, err, deimos.ErrNotFile, "")
+	r, err = c.Update(ctx, at("/d"), "", WithDir())
+	expect(t, "Update of a directory", r, err, nil, deimos.ActionUpdate)
+	for range 2 {
+		r, err = c.CreateInOrder(ctx, at("/d/q"), "job")
+		expect(t, "CreateInOrder", r, err, nil, deimos.ActionCreate)
+	}
+	last := r.Node.Key
+	r, err = c.List(ctx, at("/d"), WithRecursive())
+	expect(t, "List", r, err, nil, deimos.ActionGet)
+	if q := r.Node.Nodes[0].Nodes; len(q) != 2 || q[1].Key != last {
+		t.Errorf("List: %+v, want two jobs, %s the last", q, last)
+	}
+	r, err = c.List(ctx, last, WithLocalRead())
+	expect(t, "List of a file", r, err, deimos.ErrNotDir, "")
+	r, err = c.Get(ctx, last+"/x")
+	expect(t, "Get below a file", r, err, deimos.ErrNotDir, "")
+
+	r, err = c.Delete(ctx, at("/d"))
+	expect(t, "Delete of a directory", r, err, deimos.ErrNotFile, "")
+	r, err = c.Delete(ctx, at("/d"), WithDir())
+	expect(t, "Delete of a full directory", r, err, deimos.ErrDirNotEmpty, "")
+	r, err = c.Delete(ctx, at("/d"), WithRecursive())
+	expect(t, "Delete of all", r, err, nil, deimos.ActionDelete)
+	r, err = c.Delete(ctx, "/", WithRecursive())
+	expect(t, "Delete of the root", r, err, deimos.ErrRootReadOnly, "")
+	r, err = c.Get(ctx, "")
+	expect(t, "Get of the root", r, err, nil, deimos.ActionGet)
 }
 
 func TestLongValuesAreCompared(t *testing.T) {
@@ -169,7 +182,7 @@ func (n *counted) until(t *testing.T, more int64) {
 // them, while one client writes and another watches.
 func TestCallsAndWatchesSurviveRestartsOfAllMembers(t *testing.T) {
 	cluster := clustertest.NewHTTP(t, 3)
-	c := open(t, Config{}, cluster.URLs()...)
+	c := open(t, Config{RequestTimeout: 30 * time.Second}, cluster.URLs()...)
 	first, err := c.Mkdir(t.Context(), "/n")
 	if err != nil {
 		t.Fatal(err)

@@ -19,9 +19,9 @@ const (
 	// readPatience is how long a read waits for an answer in the first round
 	// before it goes to the next endpoint.
 	readPatience = 2 * time.Second
-	// slow is how long an endpoint may owe an answer before a call that ended
-	// says something about it.
-	slow = time.Second
+	// slow is from when on it counts against an endpoint that a call ended while
+	// it owed the answer.
+	slow = 200 * time.Millisecond
 )
 
 // errLate says that an endpoint was not waited for any longer.
@@ -33,10 +33,10 @@ type search struct {
 	r *request
 	// failures are those of endpoints that did not answer.
 	failures []EndpointFailure
-	// refused is the last answer that promised that nothing has happened, waits
-	// tells that one of this round may be over soon.
+	// refused is the last answer that promised that nothing has happened.
 	refused error
-	waits   bool
+	// round holds what such answers of this round said.
+	round map[verdict]bool
 }
 
 // do sends a request until it is answered. The answer is a success or an error
@@ -51,7 +51,7 @@ func (c *Client) do(ctx context.Context, r *request) (*answer, error) {
 	s := &search{c: c, r: r}
 	for round := 0; ; round++ {
 		order := c.endpoints.order()
-		s.waits = false
+		s.round = make(map[verdict]bool)
 		for _, e := range order {
 			if ctx.Err() != nil {
 				return nil, s.over(ctx)
@@ -65,9 +65,9 @@ func (c *Client) do(ctx context.Context, r *request) (*answer, error) {
 			}
 		}
 		switch {
-		case s.refused == nil && round+1 == roundsUnreachable:
+		case s.refused == nil && round+1 >= roundsUnreachable:
 			return nil, s.unreachable()
-		case s.refused != nil && !s.waits:
+		case s.round[elsewhere] && !s.round[later]: // and there is nobody else
 			return nil, s.refused
 		case sleep(ctx, backoff(round, pauseMin, pauseMax)) != nil:
 			return nil, s.over(ctx)
@@ -104,7 +104,7 @@ func (s *search) visit(ctx context.Context, e *endpoint, patience time.Duration)
 		return nil, &UnknownOutcomeError{Op: s.r.op(), Endpoint: e.url, Err: err}
 	}
 	s.refused = err
-	s.waits = s.waits || v == later
+	s.round[v] = true
 	return nil, nil
 }
 

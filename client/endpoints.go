@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -31,7 +32,7 @@ type endpoints struct {
 	log *slog.Logger
 
 	mu   sync.Mutex
-	list []*endpoint // current is the first to try, while it is healthy
+	list []*endpoint
 	// current is where requests go as long as it answers.
 	current *endpoint
 }
@@ -48,29 +49,30 @@ func newEndpoints(urls []string, log *slog.Logger) *endpoints {
 }
 
 // order returns the endpoints as a request should try them: the current one,
-// the other healthy ones, then those whose pause lasts, the shortest first.
-// Spare ones come after all others.
+// the other healthy ones, those that failed and whose pause is over, then those
+// whose pause lasts, the shortest first. Spare ones come after all others.
 func (s *endpoints) order() []*endpoint {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := time.Now()
+	return s.sorted(time.Now())
+}
+
+// sorted is order for who holds the mutex.
+func (s *endpoints) sorted(now time.Time) []*endpoint {
 	start := max(slices.Index(s.list, s.current), 0)
 	all := slices.Concat(s.list[start:], s.list[:start])
 	slices.SortStableFunc(all, func(a, b *endpoint) int {
-		switch aLast, bLast := now.Before(a.retryAt), now.Before(b.retryAt); {
-		case a.spare != b.spare:
-			return compareBool(a.spare, b.spare)
-		case aLast != bLast:
-			return compareBool(aLast, bLast)
-		case aLast:
-			return a.retryAt.Compare(b.retryAt)
-		default:
-			return 0
-		}
+		return cmp.Or(
+			compareBool(a.spare, b.spare),
+			compareBool(now.Before(a.retryAt), now.Before(b.retryAt)),
+			compareBool(a.failures > 0, b.failures > 0),
+			a.retryAt.Compare(b.retryAt),
+		)
 	})
 	return all
 }
 
+// compareBool puts false first.
 func compareBool(a, b bool) int {
 	switch {
 	case a == b:
@@ -96,8 +98,9 @@ func (s *endpoints) worked(e *endpoint) {
 	}
 }
 
-// failed puts e behind the others for a while. Failures within a pause are those
-// of requests that were on their way, or had no better choice.
+// failed puts e behind the others for a while, and requests go to the next one
+// from now on. Failures within a pause are those of requests that were on their
+// way, or had no better choice.
 func (s *endpoints) failed(e *endpoint, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,6 +113,10 @@ func (s *endpoints) failed(e *endpoint, err error) {
 	}
 	e.retryAt = now.Add(backoff(e.failures, penaltyMin, penaltyMax))
 	e.failures++
+	if e == s.current {
+		// If that fails too, it says so itself.
+		s.current = s.sorted(now)[0]
+	}
 }
 
 // backoff returns low doubled n times, at most high, less a random part of up to

@@ -40,10 +40,16 @@ func TestFailingEndpointIsTriedLast(t *testing.T) {
 		if got, want := order(s), []string{first[1], first[2], first[0]}; !slices.Equal(got, want) {
 			t.Errorf("order with %s failed = %v, want %v", first[0], got, want)
 		}
-		s.worked(find(t, s, first[1]))
 		<-time.After(penaltyMin)
 		if got, want := order(s), []string{first[1], first[2], first[0]}; !slices.Equal(got, want) {
-			t.Errorf("order after the pause = %v, want %v: requests stay where they work", got, want)
+			t.Errorf("order after the pause = %v, want %v: requests stay where they went", got, want)
+		}
+		s.failed(find(t, s, first[1]), broken)
+		s.failed(find(t, s, first[2]), broken)
+		<-time.After(penaltyMin)
+		s.worked(find(t, s, first[1]))
+		if got, want := order(s), []string{first[1], first[0], first[2]}; !slices.Equal(got, want) {
+			t.Errorf("order with %s working = %v, want %v: the longest pause ago first", first[1], got, want)
 		}
 		s.worked(find(t, s, first[0]))
 		s.worked(find(t, s, first[2]))

@@ -213,6 +213,30 @@ func TestReadLeavesAnEndpointThatHangs(t *testing.T) {
 	})
 }
 
+// A write at an endpoint that hangs is lost; the next one goes elsewhere, also
+// when the pause of the endpoint is over by then.
+func TestWritesLeaveAnEndpointThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var hanging string
+		c := newWired(t, two, &wire{answer: func(r *http.Request) (*http.Response, error) {
+			if hanging == "" {
+				hanging = r.URL.Host
+			}
+			if r.URL.Host == hanging {
+				return hang(r)
+			}
+			return reply(200, answerSet), nil
+		}})
+		if _, err := c.Set(t.Context(), "/a", "1"); !errors.Is(err, ErrUnknownOutcome) {
+			t.Errorf("first Set: %v, want ErrUnknownOutcome", err)
+		}
+		<-time.After(time.Hour)
+		if _, err := c.Set(t.Context(), "/a", "2"); err != nil {
+			t.Errorf("second Set: %v", err)
+		}
+	})
+}
+
 func TestOnlyEndpointHasAllTheTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newWired(t, Config{}, &wire{answer: func(r *http.Request) (*http.Response, error) {

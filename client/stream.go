@@ -97,11 +97,10 @@ func (w *watch) openAt(ctx context.Context, e *endpoint, r *request) (*stream, e
 		}
 		return nil, a.err()
 	}
-	kind, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	if err != nil || kind != typeEvents && kind != typeJSON {
+	kind, err := streamKind(r, e, resp)
+	if err != nil {
 		cancel(nil)
-		return nil, errors.Join(&StatusError{Op: r.op(), Endpoint: e.url, Status: resp.StatusCode,
-			Message: fmt.Sprintf("the answer to a watch is %q", resp.Header.Get("Content-Type"))}, resp.Body.Close())
+		return nil, errors.Join(err, resp.Body.Close())
 	}
 	s := &stream{
 		endpoint: e, start: responseOf(resp.Header), alive: time.Now(),
@@ -116,6 +115,19 @@ func (w *watch) openAt(ctx context.Context, e *endpoint, r *request) (*stream, e
 	s.lines.Buffer(nil, lineMaxBytes)
 	s.lines.Split(s.splitLine)
 	return s, nil
+}
+
+// streamKind returns the type of the answer to a watch, or why it is none.
+func streamKind(r *request, e *endpoint, resp *http.Response) (string, error) {
+	given := resp.Header.Get("Content-Type")
+	kind, _, err := mime.ParseMediaType(given)
+	switch {
+	case err != nil || kind != typeEvents && kind != typeJSON:
+		return "", &StatusError{Op: r.op(), Endpoint: e.url, Status: resp.StatusCode, Message: fmt.Sprintf("the answer to a watch is %q", given)}
+	case responseOf(resp.Header).Index == 0:
+		return "", noIndex(r.op(), e.url)
+	}
+	return kind, nil
 }
 
 // splitLine splits at newlines. What is left at the end of the body without one

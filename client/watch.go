@@ -182,7 +182,7 @@ func (w *watch) step(ctx context.Context) error {
 			errHistoryGone, deimos.FormatID(s.start.ClusterID), deimos.FormatID(w.cluster))
 	}
 	w.cluster = s.start.ClusterID
-	if w.next == 0 && s.start.Index > 0 {
+	if w.next == 0 {
 		w.next = s.start.Index + 1
 	}
 	return w.follow(s)
@@ -265,7 +265,17 @@ func (w *watch) state(ctx context.Context) (item WatchEvent, cluster uint64, err
 	if err != nil {
 		return WatchEvent{}, 0, err
 	}
+	if resp.Index == 0 {
+		return WatchEvent{}, 0, noIndex(a.op, a.endpoint)
+	}
 	return WatchEvent{Event: resp.Event, Index: resp.Index, Reset: true}, resp.ClusterID, nil
+}
+
+// noIndex is the error of an answer that does not say which state it shows: no
+// watch can go on from there.
+func noIndex(op, endpoint string) error {
+	return &StatusError{Op: op, Endpoint: endpoint, Status: http.StatusOK,
+		Message: fmt.Sprintf("not an answer of the keys API: it has no header %s or %s", deimos.HeaderIndex, deimos.HeaderEtcdIndex)}
 }
 
 // request returns the request for what comes next. A Deimos answers it with an

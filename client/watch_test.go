@@ -371,14 +371,29 @@ func TestWatchThatNobodyAnswersEnds(t *testing.T) {
 	}
 }
 
-func TestPageInsteadOfAWatchIsAnError(t *testing.T) {
-	c := newWired(t, Config{}, &wire{answer: func(*http.Request) (*http.Response, error) {
-		return reply(200, "<html>", "Content-Type", "text/html"), nil
-	}})
-	for _, err := range c.Watch(t.Context(), "/a") {
-		var e *StatusError
-		if !errors.As(err, &e) || !strings.Contains(err.Error(), "text/html") {
-			t.Errorf("error %v, want a StatusError that names text/html", err)
+func TestStrangersEndAWatch(t *testing.T) {
+	for _, tt := range []struct {
+		name, kind string
+		opts       []WatchOption
+		want       string
+	}{
+		{"a page", "text/html", nil, `the answer to a watch is "text/html"`},
+		{"no index", typeJSON, nil, "it has no header X-Deimos-Index or X-Etcd-Index"},
+		{"no index of the state", typeJSON, []WatchOption{WithState()}, "it has no header X-Deimos-Index or X-Etcd-Index"},
+	} {
+		c := newWired(t, Config{}, &wire{answer: func(*http.Request) (*http.Response, error) {
+			return reply(200, answerSet, "Content-Type", tt.kind), nil
+		}})
+		n := 0
+		for _, err := range c.Watch(t.Context(), "/a", tt.opts...) {
+			var e *StatusError
+			if n++; !errors.As(err, &e) || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%s: error %v, want a StatusError that says %s", tt.name, err, tt.want)
+				break
+			}
+		}
+		if n != 1 {
+			t.Errorf("%s: %d items, want 1", tt.name, n)
 		}
 	}
 }
