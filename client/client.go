@@ -16,6 +16,9 @@ type Client struct {
 	endpoints *endpoints
 	transport http.RoundTripper
 	log       *slog.Logger
+	// The bounds of one answer and of one event; tests have smaller ones.
+	answerMaxBytes int64
+	lineMaxBytes   int
 
 	stop chan struct{} // closed by Close
 
@@ -50,8 +53,12 @@ func newClient(cfg Config, transport http.RoundTripper) *Client {
 		endpoints: newEndpoints(cfg.Endpoints, cfg.Logger),
 		transport: transport,
 		log:       cfg.Logger,
-		stop:      make(chan struct{}),
-		running:   make(map[*running]struct{}),
+
+		answerMaxBytes: answerMaxBytes,
+		lineMaxBytes:   lineMaxBytes,
+
+		stop:    make(chan struct{}),
+		running: make(map[*running]struct{}),
 	}
 	if cfg.SyncInterval > 0 {
 		c.calls.Go(c.keepSynced)

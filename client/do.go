@@ -27,6 +27,9 @@ const (
 // errLate says that an endpoint was not waited for any longer.
 var errLate = fmt.Errorf("no answer within %v", readPatience)
 
+// errTooLarge says that an answer was not read to its end.
+var errTooLarge = errors.New("the answer is too large")
+
 // search is the way of one call from endpoint to endpoint.
 type search struct {
 	c *Client
@@ -88,8 +91,11 @@ func (s *search) visit(ctx context.Context, e *endpoint, patience time.Duration)
 			s.c.endpoints.failed(e, err)
 		}
 		s.note(e, err)
-		if sent && !s.r.isRead() {
+		switch {
+		case sent && !s.r.isRead():
 			return nil, &UnknownOutcomeError{Op: s.r.op(), Endpoint: e.url, Err: err}
+		case errors.Is(err, errTooLarge): // everywhere
+			return nil, fmt.Errorf("client: %s at %s: %w", s.r.op(), e.url, err)
 		}
 		return nil, nil
 	}
@@ -149,7 +155,7 @@ func (c *Client) attempt(ctx context.Context, e *endpoint, r *request, patience 
 	if err != nil {
 		return nil, sent, err
 	}
-	a, err = readAnswer(r, e, resp)
+	a, err = c.readAnswer(r, e, resp)
 	if err != nil {
 		return nil, true, endOf(ctx, fmt.Errorf("reading the answer: %w", err))
 	}
@@ -157,14 +163,14 @@ func (c *Client) attempt(ctx context.Context, e *endpoint, r *request, patience 
 }
 
 // readAnswer reads an answer to its end and closes it.
-func readAnswer(r *request, e *endpoint, resp *http.Response) (*answer, error) {
+func (c *Client) readAnswer(r *request, e *endpoint, resp *http.Response) (*answer, error) {
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, answerMaxBytes+1))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, c.answerMaxBytes+1))
 	if err != nil {
 		return nil, err
 	}
-	if len(body) > answerMaxBytes {
-		return nil, fmt.Errorf("it is larger than %d bytes", answerMaxBytes)
+	if int64(len(body)) > c.answerMaxBytes {
+		return nil, fmt.Errorf("%w: it has more than %d bytes", errTooLarge, c.answerMaxBytes)
 	}
 	return newAnswer(r, e, resp, body), nil
 }

@@ -33,6 +33,8 @@ var (
 	errEnd = errors.New("the stream has ended")
 	// errSilent ends a stream on which nothing comes any more.
 	errSilent = errors.New("no sign of life")
+	// errUnreadable ends a stream that would be the same at the next try.
+	errUnreadable = errors.New("the stream cannot be read")
 )
 
 // stream is the answer to a watch while it is being read.
@@ -43,13 +45,14 @@ type stream struct {
 	// alive is when the endpoint was last heard of.
 	alive time.Time
 
-	lines   *bufio.Scanner
-	body    io.Closer
-	events  bool // an event stream, else JSON lines
-	silence time.Duration
-	timer   *time.Timer // runs while the stream is read, and ends it
-	cancel  context.CancelCauseFunc
-	why     func(error) error // tells why the stream broke
+	lines        *bufio.Scanner
+	lineMaxBytes int
+	body         io.Closer
+	events       bool // an event stream, else JSON lines
+	silence      time.Duration
+	timer        *time.Timer // runs while the stream is read, and ends it
+	cancel       context.CancelCauseFunc
+	why          func(error) error // tells why the stream broke
 }
 
 // open asks one endpoint after the other for what comes next, once round.
@@ -87,7 +90,7 @@ func (w *watch) openAt(ctx context.Context, e *endpoint, r *request) (*stream, e
 		return nil, err
 	}
 	if resp.StatusCode != http.StatusOK {
-		a, err := readAnswer(r, e, resp)
+		a, err := w.c.readAnswer(r, e, resp)
 		cancel(nil)
 		if err != nil {
 			return nil, err
@@ -102,19 +105,26 @@ func (w *watch) openAt(ctx context.Context, e *endpoint, r *request) (*stream, e
 		cancel(nil)
 		return nil, errors.Join(err, resp.Body.Close())
 	}
+	return w.c.newStream(ctx, cancel, e, resp, kind), nil
+}
+
+// newStream returns the stream of an answer. cancel ends the request, whose
+// context is ctx.
+func (c *Client) newStream(ctx context.Context, cancel context.CancelCauseFunc, e *endpoint, resp *http.Response, kind string) *stream {
 	s := &stream{
 		endpoint: e, start: responseOf(resp.Header), alive: time.Now(),
 		body: resp.Body, events: kind == typeEvents, silence: pollSilenceMax, cancel: cancel,
-		why: func(err error) error { return endOf(ctx, err) },
+		lineMaxBytes: c.lineMaxBytes,
+		why:          func(err error) error { return endOf(ctx, err) },
 	}
 	if s.events {
 		s.silence = silenceMax
 	}
 	s.timer = time.AfterFunc(s.silence, func() { cancel(fmt.Errorf("%w for %v", errSilent, s.silence)) })
 	s.lines = bufio.NewScanner(resp.Body)
-	s.lines.Buffer(nil, lineMaxBytes)
-	s.lines.Split(s.splitLine)
-	return s, nil
+	s.lines.Buffer(nil, c.lineMaxBytes)
+	s.lines.Split(splitLine)
+	return s
 }
 
 // streamKind returns the type of the answer to a watch, or why it is none.
@@ -132,7 +142,7 @@ func streamKind(r *request, e *endpoint, resp *http.Response) (string, error) {
 
 // splitLine splits at newlines. What is left at the end of the body without one
 // is no line.
-func (s *stream) splitLine(data []byte, atEOF bool) (advance int, line []byte, err error) {
+func splitLine(data []byte, atEOF bool) (advance int, line []byte, err error) {
 	if i := bytes.IndexByte(data, '\n'); i >= 0 {
 		return i + 1, bytes.TrimSuffix(data[:i], []byte("\r")), nil
 	}
@@ -166,6 +176,9 @@ func (s *stream) next() (*deimos.Event, uint64, error) {
 		default:
 			// The id is in the event, and its name too; anything else is a comment.
 			if text, ok := bytes.CutPrefix(line, []byte("data:")); ok {
+				if len(data)+len(text) > s.lineMaxBytes {
+					return nil, 0, fmt.Errorf("%w: an event is longer than %d bytes", errUnreadable, s.lineMaxBytes)
+				}
 				data = append(data, text...)
 			}
 		}
@@ -181,7 +194,10 @@ func (s *stream) line() ([]byte, error) {
 		s.alive = time.Now()
 		return s.lines.Bytes(), nil
 	}
-	if err := s.lines.Err(); err != nil {
+	switch err := s.lines.Err(); {
+	case errors.Is(err, bufio.ErrTooLong):
+		return nil, fmt.Errorf("%w: a line is longer than %d bytes", errUnreadable, s.lineMaxBytes)
+	case err != nil:
 		return nil, s.why(err)
 	}
 	s.alive = time.Now()
@@ -192,10 +208,10 @@ func (s *stream) line() ([]byte, error) {
 func event(text []byte) (*deimos.Event, uint64, error) {
 	e := new(deimos.Event)
 	if err := json.Unmarshal(text, e); err != nil {
-		return nil, 0, fmt.Errorf("the stream has a line that is no event: %w", err)
+		return nil, 0, fmt.Errorf("%w: a line is no event: %w", errUnreadable, err)
 	}
 	if e.Node == nil || e.Node.ModifiedIndex == 0 {
-		return nil, 0, fmt.Errorf("the stream has an event without an index: %s", strings.ToValidUTF8(string(text[:min(len(text), messageMaxBytes)]), ""))
+		return nil, 0, fmt.Errorf("%w: an event has no index: %s", errUnreadable, strings.ToValidUTF8(string(text[:min(len(text), messageMaxBytes)]), ""))
 	}
 	return e, e.Node.ModifiedIndex, nil
 }

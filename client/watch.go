@@ -61,9 +61,9 @@ var errHistoryGone = errors.New("the history does not reach back to where the wa
 // So a loop either sees every change or is told that it has missed some.
 //
 // The sequence ends only with an error, which is its last item: that of ctx,
-// [ErrClosed], a [NoEndpointError] when nobody has answered it for the request
-// timeout at its start, or an answer that says that it will never work. Once it
-// has been answered, it tries for ever. Everything runs in the loop: nothing is
+// [ErrClosed], a [NoEndpointError] when nobody answers it at its start, or an
+// answer that says that it will never work. Once it has been answered, it tries
+// for ever. Everything runs in the loop: nothing is
 // read while its body is at work, no event is buffered but the one being read,
 // and leaving the loop ends the watch. A second loop over the sequence watches
 // anew.
@@ -137,6 +137,8 @@ func (w *watch) run(ctx context.Context) error {
 			w.reset = true
 			w.c.log.Info("watch reads the state anew", "key", w.key, "next_index", w.next, "error", err)
 			continue
+		case errors.Is(err, errUnreadable):
+			return fmt.Errorf("client: watch of %s: %w", w.key, err)
 		case w.answered:
 		case !isTemporary(err), !time.Now().Before(deadline),
 			errors.As(err, &unreachable) && (w.reset || w.failures+1 >= roundsUnreachable):
@@ -212,7 +214,7 @@ func (w *watch) follow(s *stream) error {
 			if errors.Is(err, errSilent) {
 				w.c.endpoints.failed(s.endpoint, err)
 			}
-			if delivered || time.Since(began) >= steady {
+			if !errors.Is(err, errUnreadable) && (delivered || time.Since(began) >= steady) {
 				return nil
 			}
 			return err
