@@ -11,6 +11,10 @@ func TestErrorsAreComparedByTheirCode(t *testing.T) {
 	if !errors.Is(err, &Error{Code: CodeKeyNotFound}) {
 		t.Errorf("errors.Is(%v, code 100) = false, want true", err)
 	}
+	if !errors.Is(err, ErrKeyNotFound) || errors.Is(err, ErrNotDir) {
+		t.Errorf("errors.Is(%v) of ErrKeyNotFound, ErrNotDir = %v, %v, want true, false",
+			err, errors.Is(err, ErrKeyNotFound), errors.Is(err, ErrNotDir))
+	}
 	if errors.Is(err, &Error{Code: CodeNotFile}) {
 		t.Errorf("errors.Is(%v, code 102) = true, want false", err)
 	}

@@ -103,6 +103,25 @@ const (
 	CauseWriteTimeout = "request timed out; the write may or may not have been applied"
 )
 
+// The errors that users of the keys API meet, for errors.Is. What a server
+// answers has a Cause and an Index as well; see [Error.Is].
+var (
+	ErrKeyNotFound   error = &Error{Code: CodeKeyNotFound}
+	ErrCompareFailed error = &Error{Code: CodeCompareFailed}
+	ErrNotFile       error = &Error{Code: CodeNotFile}
+	ErrNotDir        error = &Error{Code: CodeNotDir}
+	ErrKeyExists     error = &Error{Code: CodeKeyExists}
+	ErrRootReadOnly  error = &Error{Code: CodeRootReadOnly}
+	ErrDirNotEmpty   error = &Error{Code: CodeDirNotEmpty}
+	// ErrRaftInternal is a request that a member could not complete. A write may
+	// or may not have been applied, unless the cause promises that it was not.
+	ErrRaftInternal error = &Error{Code: CodeRaftInternal}
+	// ErrLeaderElection promises that nothing was proposed: repeating is safe.
+	ErrLeaderElection error = &Error{Code: CodeLeaderElection}
+	// ErrHistoryCleared is a watch from an index that the history has forgotten.
+	ErrHistoryCleared error = &Error{Code: CodeIndexCleared}
+)
+
 // Error is what a user of the keys API is told. Its message is the text of
 // its code.
 type Error struct {
@@ -122,7 +141,8 @@ func (e *Error) Error() string {
 }
 
 // Is reports whether target is an [Error] of the same code, so that
-// errors.Is(err, &deimos.Error{Code: deimos.CodeKeyNotFound}) works.
+// errors.Is(err, deimos.ErrKeyNotFound) works, and so does
+// errors.Is(err, &deimos.Error{Code: deimos.CodeKeyNotFound}).
 func (e *Error) Is(target error) bool {
 	t, ok := target.(*Error)
 	return ok && t.Code == e.Code

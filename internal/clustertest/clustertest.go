@@ -143,6 +143,16 @@ func (c *Cluster) Member(i int) *Member { return c.members[i] }
 // Members returns all members.
 func (c *Cluster) Members() []*Member { return c.members }
 
+// URLs returns the base URLs of the client ports of all members. Those of [NewHTTP]
+// stay the same over restarts.
+func (c *Cluster) URLs() []string {
+	var urls []string
+	for _, m := range c.members {
+		urls = append(urls, m.URL())
+	}
+	return urls
+}
+
 // Leader waits for a running member that leads.
 func (c *Cluster) Leader() *Member {
 	c.t.Helper()
