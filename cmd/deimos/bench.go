@@ -143,6 +143,7 @@ func (o *benchOptions) complete(c *cobra.Command, env []string) error {
 		o.endpoints = text
 	}
 	cfg.Target.Endpoints = strings.Split(o.endpoints, ",")
+	measured := slices.DeleteFunc(load.Works(), func(w load.Work) bool { return w == load.Fill })
 	for _, own := range []struct {
 		flag string
 		of   []load.Work
@@ -150,6 +151,8 @@ func (o *benchOptions) complete(c *cobra.Command, env []string) error {
 		{"reads", []load.Work{load.Mixed, load.OpenLoop}},
 		{"rate", []load.Work{load.OpenLoop, load.WatchFanout}},
 		{"watchers", []load.Work{load.WatchFanout}},
+		{"filled", []load.Work{load.Get, load.GetLocal, load.Mixed, load.OpenLoop}},
+		{"duration", measured}, {"warmup", measured}, {"requests", measured},
 	} {
 		if given(own.flag) && !slices.Contains(own.of, cfg.Work) {
 			return daemon.Usagef("--%s is not for %s", own.flag, cfg.Work)

@@ -18,6 +18,9 @@ type endpoint struct {
 	dialTo string
 	tls    *tls.Config    // nil: plain
 	addr   netip.AddrPort // what dialTo was when it was first reached
+
+	// pipe makes connections instead of the network, for tests.
+	pipe func(context.Context) (net.Conn, error)
 }
 
 // parseEndpoints returns a [*ConfigError] for what is no endpoint.
@@ -55,7 +58,10 @@ func parseEndpoints(t Target) ([]*endpoint, error) {
 func (e *endpoint) dial(ctx context.Context, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	if e.tls == nil {
+	switch {
+	case e.pipe != nil:
+		return e.pipe(ctx)
+	case e.tls == nil:
 		return new(net.Dialer).DialContext(ctx, "tcp", e.dialTo)
 	}
 	return (&tls.Dialer{Config: e.tls}).DialContext(ctx, "tcp", e.dialTo)
@@ -83,7 +89,7 @@ func reach(ctx context.Context, endpoints []*endpoint, timeout time.Duration) er
 	}
 	switch {
 	case ctx.Err() != nil:
-		return ctx.Err()
+		return fmt.Errorf("load: connect: %w", ctx.Err())
 	case len(failures) > 0:
 		return fmt.Errorf("load: %w: %w", ErrNoConnection, errors.Join(failures...))
 	}

@@ -25,7 +25,8 @@ import (
 var ErrNoConnection = errors.New("cannot connect")
 
 // Run puts the load on the servers that cfg describes and returns what was
-// measured. When ctx is cancelled, it returns early with the result so far. An error is a
+// measured. A work that reads writes all keys first, unless Config.Filled. When
+// ctx is cancelled, Run returns early with the result so far. An error is a
 // [*ConfigError], or matches [ErrNoConnection], or tells that the work could not
 // begin; requests that fail are no error but part of the result.
 //
@@ -39,10 +40,16 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	return runOn(ctx, cfg, endpoints)
+}
+
+// runOn is Run after its configuration was checked.
+func runOn(ctx context.Context, cfg Config, endpoints []*endpoint) (*Result, error) {
 	if err := reach(ctx, endpoints, cfg.Timeout); err != nil {
 		return nil, err
 	}
 	var filled int64
+	var err error
 	if cfg.Work.reads() && cfg.Reads > 0 && !cfg.Filled {
 		if filled, err = prepare(ctx, cfg, endpoints); err != nil {
 			return nil, err

@@ -59,14 +59,14 @@ func (p *plan) claim(now time.Duration) (number int64, due time.Duration, v verd
 	case p.interval > 0:
 		return p.claimPaced(now)
 	}
-	if now < p.from() {
+	if p.warmup > 0 && now < p.from() {
 		return 0, now, send
 	}
 	if until := p.until(); until > 0 && now >= until {
 		return 0, 0, finished
 	}
 	if n := p.claimed.Add(1) - 1; p.limit == 0 || n < p.limit {
-		return n, now, send
+		return n, max(now, p.from()), send // the clock was read before the work began, perhaps
 	}
 	return 0, 0, finished
 }

@@ -76,6 +76,7 @@ type Bound struct {
 
 // result sums the run up after it has ended.
 func (r *run) result() *Result {
+	r.chargeUnanswered()
 	r.chargeUnsent()
 	t := r.total()
 	cfg := &r.cfg
@@ -83,10 +84,10 @@ func (r *run) result() *Result {
 		Work: cfg.Work, Endpoints: cfg.Target.Endpoints, Connections: cfg.Connections,
 		Keys: cfg.Keys.Count, PerDir: cfg.Keys.PerDir, ValueBytes: cfg.Keys.ValueBytes,
 		Rate: cfg.Rate, Seed: cfg.Seed,
-		WarmupSeconds: cfg.Warmup.Seconds(), DurationSeconds: r.measuredFor().Seconds(), Interrupted: r.interrupted,
+		WarmupSeconds: seconds(cfg.Warmup), DurationSeconds: seconds(r.measuredFor()), Interrupted: r.interrupted,
 		Operations: t.ops(), Failures: t.failures(), Reconnects: t.reconnects, Deliveries: t.deliveries,
 		SentBytes: t.sent, ReceivedBytes: t.received,
-		GeneratorCPUSeconds: r.cpu.Seconds(),
+		GeneratorCPUSeconds: seconds(r.cpu),
 	}
 	if cfg.Work == Mixed || cfg.Work == OpenLoop {
 		res.Reads = cfg.Reads
@@ -121,14 +122,28 @@ func (r *run) measuredFor() time.Duration {
 	if !r.plan.begun() {
 		return 0
 	}
-	end := r.ended
-	if until := r.plan.until(); until > 0 {
+	end, until := r.ended, r.plan.until()
+	switch {
+	case r.plan.limit > 0 && r.plan.claimed.Load() >= r.plan.limit:
+		end = min(end, time.Duration(r.lastSign.Load()))
+	case until > 0 && !r.interrupted:
+		end = until
+	}
+	if until > 0 {
 		end = min(end, until)
 	}
-	if r.plan.limit > 0 && r.plan.claimed.Load() >= r.plan.limit {
-		end = min(end, time.Duration(r.lastSign.Load()))
-	}
 	return max(0, end-r.plan.from())
+}
+
+// chargeUnanswered makes failures of the requests that were under way when the
+// run was over.
+func (r *run) chargeUnanswered() {
+	now := r.now()
+	for _, c := range r.callers {
+		if c, ok := c.(*requester); ok && c.waiting {
+			c.fail(Failure{Kind: KindTimeout}, now)
+		}
+	}
 }
 
 // chargeUnsent makes failures of the requests that were due and never sent.
@@ -189,4 +204,5 @@ func summary(h *hdrhistogram.Histogram) *Latency {
 	return l
 }
 
-func seconds(nanoseconds int64) float64 { return time.Duration(nanoseconds).Seconds() }
+// seconds divides once, so that round numbers stay round.
+func seconds[T ~int64](nanoseconds T) float64 { return float64(nanoseconds) / float64(time.Second) }

@@ -23,7 +23,7 @@ type run struct {
 	over     atomic.Bool
 
 	// Of the monitor, and after it has ended of everybody.
-	ended       time.Duration // when the last request was answered or given up
+	ended       time.Duration // when the last request was answered or given up, or it was interrupted
 	interrupted bool
 	cpu         time.Duration // what this process used while it was measured
 	cpuFrom     time.Duration
@@ -109,6 +109,10 @@ func (r *run) drive(ctx context.Context) error {
 // tick is how often a run looks after itself.
 const tick = 20 * time.Millisecond
 
+// interruptGrace is how long requests under way are waited for when a run is
+// interrupted.
+const interruptGrace = time.Second
+
 // beginMax is how long all connections may take to be there. Requests begin
 // without those that are late then; a fan-out does not.
 const beginMax = 10 * time.Second
@@ -118,19 +122,17 @@ func (r *run) monitor(ctx context.Context) error {
 	defer r.over.Store(true)
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
-	progress := newProgress(r)
+	progress, stop := newProgress(r), ctx.Done()
 	measuring := false
 	for {
 		select {
-		case <-ctx.Done():
+		case <-stop:
 			r.plan.stop()
-			r.interrupted, r.ended = true, r.now()
-			r.cpu = processCPU() - r.cpuFrom
-			return nil
+			r.interrupted, r.ended, stop = true, r.now(), nil
 		case <-ticker.C:
 		}
 		now := r.now()
-		if !r.plan.begun() {
+		if !r.plan.begun() && !r.interrupted {
 			if err := r.awaitBegin(now); err != nil {
 				return err
 			}
@@ -144,7 +146,9 @@ func (r *run) monitor(ctx context.Context) error {
 		}
 		progress.report(now)
 		if r.done(now) {
-			r.ended = r.now()
+			if !r.interrupted {
+				r.ended = now
+			}
 			r.cpu = processCPU() - r.cpuFrom
 			return nil
 		}
@@ -169,11 +173,13 @@ func (r *run) awaitBegin(now time.Duration) error {
 
 // done tells whether the run is over, by itself or because it has to be.
 func (r *run) done(now time.Duration) bool {
-	if r.over.Load() {
+	switch {
+	case r.over.Load():
 		return true
-	}
-	if r.working.Load() == 0 {
+	case r.working.Load() == 0:
 		return r.fanout == nil || r.fanout.settled()
+	case r.interrupted:
+		return now-r.ended > min(interruptGrace, r.cfg.Timeout) || !r.plan.begun()
 	}
 	if until := r.plan.until(); until > 0 {
 		return now > until+r.cfg.Timeout+2*tick
