@@ -29,20 +29,19 @@ WORK is one of
   get           read keys at random, linearizably
   get-local     read keys at random, as the member has them
   mixed         read linearizably and write, --reads of them reads
+  list          list directories of --per-dir keys at random, linearizably
   fill          write each of --keys keys once
   open-loop     send --rate requests a second, --reads of them reads, whether or
                 not they are answered in time
   watch-fanout  write --rate events a second to a key that --watchers watch
 
-The latencies of put, get, get-local, mixed and fill count from the moment a
-request was sent. Those of open-loop count from the moment it was due: requests
-that are due while all connections wait for an answer are charged for the wait.
-They are sent as soon as they can be, at the latest --timeout after the end. The
-latency of watch-fanout is the time from the moment a write was due until the
-last watcher has the event.
+A latency counts from the moment a request was sent. Those of open-loop count
+from the moment it was due: requests that are due while all connections wait for
+an answer are charged for the wait. They are sent as soon as they can be, at the
+latest --timeout after the end. The latency of watch-fanout is the time from the
+moment a write was due until the last watcher has the event.
 
-get, get-local, mixed and open-loop with reads write all keys first, unless
---filled says that they are there.
+A work that reads writes all keys first, unless --filled says that they are there.
 
 The same work against etcd 3.4 that was started with --enable-v2=true:
 
@@ -121,7 +120,7 @@ func (o *benchOptions) flags(c *cobra.Command) {
 	f.IntVar(&cfg.Keys.Count, "keys", cfg.Keys.Count, "`NUMBER` of keys")
 	f.BoolVar(&cfg.Filled, "filled", false, "the keys are there already, from fill with the same --keys, --per-dir and --key-prefix")
 	f.StringVar(&cfg.Keys.Prefix, "key-prefix", cfg.Keys.Prefix, "directory of all keys, a `KEY`")
-	f.IntVar(&cfg.Keys.PerDir, "per-dir", 0, "`NUMBER` of keys in each directory below --key-prefix (default all in one)")
+	f.IntVar(&cfg.Keys.PerDir, "per-dir", 0, "`NUMBER` of keys in each directory below --key-prefix (default all in one, for list 100)")
 	f.IntVar(&cfg.Keys.ValueBytes, "value-bytes", cfg.Keys.ValueBytes, "`LENGTH` of values")
 	f.Uint64Var(&cfg.Seed, "seed", cfg.Seed, "`NUMBER` that determines which keys are used in which order")
 
@@ -151,7 +150,7 @@ func (o *benchOptions) complete(c *cobra.Command, env []string) error {
 		{"reads", []load.Work{load.Mixed, load.OpenLoop}},
 		{"rate", []load.Work{load.OpenLoop, load.WatchFanout}},
 		{"watchers", []load.Work{load.WatchFanout}},
-		{"filled", []load.Work{load.Get, load.GetLocal, load.Mixed, load.OpenLoop}},
+		{"filled", []load.Work{load.Get, load.GetLocal, load.Mixed, load.List, load.OpenLoop}},
 		{"duration", measured}, {"warmup", measured}, {"requests", measured},
 	} {
 		if given(own.flag) && !slices.Contains(own.of, cfg.Work) {
@@ -163,6 +162,7 @@ func (o *benchOptions) complete(c *cobra.Command, env []string) error {
 		"reads":    func() { cfg.Reads = usual.Reads },
 		"rate":     func() { cfg.Rate = usual.Rate },
 		"watchers": func() { cfg.Watchers = usual.Watchers },
+		"per-dir":  func() { cfg.Keys.PerDir = usual.Keys.PerDir },
 		"warmup":   func() { cfg.Warmup = usual.Warmup },
 		"duration": func() {
 			if cfg.Duration = usual.Duration; cfg.Requests > 0 {

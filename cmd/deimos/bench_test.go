@@ -90,7 +90,7 @@ func TestBenchExitCodes(t *testing.T) {
 		{"put --requests 5 --warmup 0s --endpoints " + broken, 1, "deimos: bench put: nothing succeeded, 5 × status 503\n"},
 		{"get --requests 5 --warmup 0s --keys 5 --endpoints " + broken, 1, "5 could not be written: 5 × status 503"},
 		{"put --endpoints " + closed.URL, 3, "cannot connect: " + closed.URL},
-		{"", 2, "deimos: deimos bench needs one of the works put, get, get-local, mixed, watch-fanout, fill, open-loop\n"},
+		{"", 2, "deimos: deimos bench needs one of the works put, get, get-local, mixed, list, watch-fanout, fill, open-loop\n"},
 		{"burn", 2, `there is no work "burn"`},
 		{"put get", 2, `unexpected argument "get"`},
 		{"put --burn", 2, "--burn"},

@@ -24,6 +24,8 @@ const (
 	GetLocal Work = "get-local"
 	// Mixed reads linearizably and writes, in the proportion of Config.Reads.
 	Mixed Work = "mixed"
+	// List lists directories at random, linearizably. It needs Keys.PerDir.
+	List Work = "list"
 	// WatchFanout has Config.Watchers streams on one key and measures how long it
 	// takes from the moment a write is due until the last of them has the event.
 	WatchFanout Work = "watch-fanout"
@@ -37,11 +39,13 @@ const (
 
 // Works lists all kinds of load.
 func Works() []Work {
-	return []Work{Put, Get, GetLocal, Mixed, WatchFanout, Fill, OpenLoop}
+	return []Work{Put, Get, GetLocal, Mixed, List, WatchFanout, Fill, OpenLoop}
 }
 
 // reads tells whether Config.Reads means something.
-func (w Work) reads() bool { return w == Get || w == GetLocal || w == Mixed || w == OpenLoop }
+func (w Work) reads() bool {
+	return w == Get || w == GetLocal || w == Mixed || w == List || w == OpenLoop
+}
 
 // Config says everything about a run. Start from [Default].
 type Config struct {
@@ -124,6 +128,8 @@ func Default(w Work) Config {
 	switch w {
 	case Get, GetLocal:
 		cfg.Reads = 1
+	case List:
+		cfg.Reads, cfg.Keys.PerDir = 1, 100
 	case Mixed:
 		cfg.Reads = 0.9
 	case Fill:
@@ -226,6 +232,8 @@ func (c *Config) checkWork() error {
 		return invalid("rate", "only open-loop and watch-fanout have one; %s is as fast as it is answered", c.Work)
 	case paced && !(c.Rate > 0 && c.Rate <= RateMax):
 		return invalid("rate", "%v is not above 0 and up to %d", c.Rate, RateMax)
+	case c.Work == List && c.Keys.PerDir == 0:
+		return invalid("per-dir", "list needs directories, with 1 key in each at least")
 	case c.Work == WatchFanout && (c.Watchers < 1 || c.Watchers > WatchersMax):
 		return invalid("watchers", "%d is not within 1 … %d", c.Watchers, WatchersMax)
 	case c.Work == WatchFanout && c.Keys.ValueBytes < eventDigits:

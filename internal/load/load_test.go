@@ -27,6 +27,7 @@ func TestEachWorkSendsWhatItSays(t *testing.T) {
 		{Put, []string{"PUT /keys/bench/k"}},
 		{Get, []string{"GET /keys/bench/k?quorum=true"}},
 		{GetLocal, []string{"GET /keys/bench/k?quorum=false"}},
+		{List, []string{"GET /keys/bench/d?quorum=true"}},
 		{Mixed, []string{"GET /keys/bench/k?quorum=true", "PUT /keys/bench/k"}},
 		{OpenLoop, []string{"PUT /keys/bench/k"}},
 	} {
@@ -445,6 +446,7 @@ func TestBadConfigurationsAreNamed(t *testing.T) {
 		{"rate", func(c *Config) { c.Rate = 1 }},
 		{"rate", func(c *Config) { c.Work = OpenLoop }},
 		{"rate", func(c *Config) { c.Work, c.Rate = OpenLoop, RateMax+1 }},
+		{"per-dir", func(c *Config) { *c = Default(List); c.Keys.PerDir = 0 }},
 		{"watchers", func(c *Config) { *c = Default(WatchFanout); c.Watchers = 0 }},
 		{"prefix", func(c *Config) { c.Target.Prefix = "keys" }},
 		{"key-prefix", func(c *Config) { c.Keys.Prefix = "/" }},

@@ -15,7 +15,7 @@ import (
 
 func TestEveryWorkAgainstARealMember(t *testing.T) {
 	url := clustertest.New(t, 1).Member(0).URL()
-	for _, w := range []Work{Put, Get, GetLocal, Mixed, OpenLoop} {
+	for _, w := range []Work{Put, Get, GetLocal, Mixed, List, OpenLoop} {
 		for _, prefix := range []string{"/keys", "/v2/keys"} {
 			cfg := config(w, url)
 			cfg.Target.Prefix = prefix

@@ -58,6 +58,9 @@ func (w *renderer) path(method string, cfg *Config) {
 		w.text.WriteString("/d")
 		w.r.dir = w.blank((cfg.Keys.Count - 1) / cfg.Keys.PerDir)
 	}
+	if cfg.Work == List && method == "GET" {
+		return
+	}
 	w.text.WriteString("/k")
 	w.r.key = w.blank(cfg.Keys.Count - 1)
 }
