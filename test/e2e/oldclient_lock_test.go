@@ -112,8 +112,8 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// hold is a time in which a client was right to believe that it had the lock.
-type hold struct {
+// possession is a time in which a client was right to believe that it had the lock.
+type possession struct {
 	who      string
 	from, to time.Time
 }
@@ -122,13 +122,13 @@ type hold struct {
 // test.
 type holds struct {
 	mu  sync.Mutex
-	all []hold
+	all []possession
 }
 
 func (h *holds) add(who string, from, to time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.all = append(h.all, hold{who, from, to})
+	h.all = append(h.all, possession{who, from, to})
 }
 
 // count is how often a client has held the lock from a moment on.
@@ -149,8 +149,8 @@ func (h *holds) wantNoOverlap(t testing.TB) {
 	t.Helper()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	slices.SortFunc(h.all, func(a, b hold) int { return a.from.Compare(b.from) })
-	last := hold{}
+	slices.SortFunc(h.all, func(a, b possession) int { return a.from.Compare(b.from) })
+	last := possession{}
 	for _, one := range h.all {
 		if one.from.Before(last.to) {
 			t.Errorf("%s got the lock %v before %s had to give it up", one.who, last.to.Sub(one.from), last.who)
