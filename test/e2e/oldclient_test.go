@@ -118,8 +118,8 @@ func TestOldClientCalls(t *testing.T) {
 		}
 	}
 	// ttl=0 is due at once.
-	untilWithin(t, 2*time.Second, func(ctx context.Context) error {
-		a, err := c.get(ctx, "/a")
+	untilWithin(t, 2*time.Second, func(context.Context) error {
+		a, err := c.get(t.Context(), "/a")
 		if !isOldError(err, 404, 100) {
 			return fmt.Errorf("a key that was set with less than a second to live = %s, want 404/100", oldText(a, err))
 		}
@@ -132,7 +132,7 @@ func TestOldClientWatch(t *testing.T) {
 	const watchTimeout = 100 * time.Millisecond
 	n := startNode(t, "--watch-timeout", watchTimeout.String())
 	writer, c := newOldClient(t, n.client, oldLimit), newOldClient(t, n.client, oldLimit)
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), readyMax)
 	defer cancel()
 	began := time.Now()
 	events := c.watch(ctx, "/w", true, 2)
@@ -356,8 +356,8 @@ func TestOldClientLockWhileTheLeaderIsKilled(t *testing.T) {
 	waitWatchers(t, 0, c.nodes...)
 	// All have left it, or lost it.
 	last := newOldClient(t, leader.client, oldLimit)
-	untilWithin(t, readyMax, func(ctx context.Context) error {
-		a, err := last.get(ctx, "/locks/m")
+	untilWithin(t, readyMax, func(context.Context) error {
+		a, err := last.get(t.Context(), "/locks/m")
 		if !isOldError(err, 404, 100) {
 			return fmt.Errorf("the lock that nobody holds = %s, want 404/100", oldText(a, err))
 		}

@@ -33,8 +33,9 @@ func wantNothingLeft(t testing.TB, n *node, base footprint) {
 	t.Helper()
 	const slack = 25 // half of it has been seen between members at rest
 	gone := time.Now()
-	untilWithin(t, 5*time.Second, func(ctx context.Context) error {
-		f, err := footprintOf(ctx, n)
+	// A look is not cut short, so that the last one can be told.
+	untilWithin(t, 5*time.Second, func(context.Context) error {
+		f, err := footprintOf(t.Context(), n)
 		if err == nil && (f.watchers != base.watchers || f.watches != base.watches) {
 			err = fmt.Errorf("%s holds %+v, want the watches of %+v", n.name, f, base)
 		}
@@ -44,8 +45,8 @@ func wantNothingLeft(t testing.TB, n *node, base footprint) {
 		t.Errorf("%s released the watches after %v, want at most 1 s", n.name, took)
 	}
 	var f footprint
-	untilWithin(t, 5*time.Second, func(ctx context.Context) (err error) {
-		f, err = footprintOf(ctx, n)
+	untilWithin(t, 5*time.Second, func(context.Context) (err error) {
+		f, err = footprintOf(t.Context(), n)
 		if err == nil && (f.connections > base.connections+2 || f.goroutines > base.goroutines+slack || f.files > base.files+slack) {
 			err = fmt.Errorf("%s holds %+v, want about %+v", n.name, f, base)
 		}
