@@ -16,18 +16,20 @@ import (
 // exactly when its TTL is over, which is the earliest that a cluster may do.
 type fakeLine struct {
 	ttl time.Duration
-	// before is called before an operation has its effect, after it when it has
-	// had it; they may wait, and an error ends the operation. Nil: nothing.
-	before, after func(ctx context.Context, op string) error
 
-	mu      sync.Mutex
-	index   uint64
-	list    []Place
-	due     map[string]*time.Timer
-	removed map[string]time.Time // when
-	changed chan struct{}        // closed and replaced at each change
-	calls   map[string]int
+	mu sync.Mutex
+	// before is called before an operation has its effect, after when it has had
+	// it; they may wait, and an error ends the operation. Nil: nothing.
+	before, after hook
+	index         uint64
+	list          []Place
+	due           map[string]*time.Timer
+	removed       map[string]time.Time // when
+	changed       chan struct{}        // closed and replaced at each change
+	calls         map[string]int
 }
+
+type hook func(ctx context.Context, op string) error
 
 func newFakeLine(ttl time.Duration) *fakeLine {
 	return &fakeLine{ttl: ttl, due: make(map[string]*time.Timer), removed: make(map[string]time.Time),
@@ -36,19 +38,36 @@ func newFakeLine(ttl time.Duration) *fakeLine {
 
 // do runs an operation between before and after.
 func (f *fakeLine) do(ctx context.Context, op string, effect func() error) error {
-	if f.before != nil {
-		if err := f.before(ctx, op); err != nil {
+	f.mu.Lock()
+	before := f.before
+	f.mu.Unlock()
+	if before != nil {
+		if err := before(ctx, op); err != nil {
 			return err
 		}
 	}
 	f.mu.Lock()
 	f.calls[op]++
 	err := effect()
+	after := f.after
 	f.mu.Unlock()
-	if err == nil && f.after != nil {
-		err = f.after(ctx, op)
+	if err == nil && after != nil {
+		err = after(ctx, op)
 	}
 	return err
+}
+
+// setBefore and setAfter change what operations meet from now on.
+func (f *fakeLine) setBefore(h hook) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.before = h
+}
+
+func (f *fakeLine) setAfter(h hook) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.after = h
 }
 
 func (f *fakeLine) change() {
@@ -138,6 +157,21 @@ func (f *fakeLine) take(key string) {
 		f.removed[key] = time.Now()
 		f.change()
 	}
+}
+
+// whenRemoved tells when a place was removed.
+func (f *fakeLine) whenRemoved(key string) (time.Time, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	at, ok := f.removed[key]
+	return at, ok
+}
+
+// count tells how often an operation was called.
+func (f *fakeLine) count(op string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.calls[op]
 }
 
 // keys returns the names in the line.

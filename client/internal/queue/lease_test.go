@@ -44,8 +44,7 @@ func TestLossIsReportedBeforeTheClusterRemovesThePlace(t *testing.T) {
 		name   string
 		before func(ctx context.Context, n int) error // of the n-th renewal
 		after  func(ctx context.Context, n int) error
-		// sent is when the last renewal was sent that counts, in milliseconds.
-		lost time.Duration
+		lost   time.Duration // after the start
 	}{
 		{name: "all refused", before: func(context.Context, int) error { return client.ErrNoEndpoint }, lost: 8 * time.Second},
 		{name: "elections", before: func(context.Context, int) error { return deimos.ErrLeaderElection }, lost: 8 * time.Second},
@@ -89,7 +88,7 @@ func TestLossIsReportedBeforeTheClusterRemovesThePlace(t *testing.T) {
 				start := time.Now()
 				f := newFakeLine(10 * time.Second)
 				n := 0 // renewals come one after the other
-				f.before = func(ctx context.Context, op string) error {
+				f.setBefore(func(ctx context.Context, op string) error {
 					if op != "renew" {
 						return nil
 					}
@@ -97,13 +96,13 @@ func TestLossIsReportedBeforeTheClusterRemovesThePlace(t *testing.T) {
 						return tt.before(ctx, n)
 					}
 					return nil
-				}
-				f.after = func(ctx context.Context, op string) error {
+				})
+				f.setAfter(func(ctx context.Context, op string) error {
 					if op == "renew" && tt.after != nil {
 						return tt.after(ctx, n)
 					}
 					return nil
-				}
+				})
 				l := hold(t, f, config())
 				<-l.Context().Done()
 				lost := time.Now()
@@ -115,7 +114,7 @@ func TestLossIsReportedBeforeTheClusterRemovesThePlace(t *testing.T) {
 				}
 				<-l.kept
 				time.Sleep(time.Minute)
-				if at, ok := f.removed[l.Key()]; !ok || at.Sub(lost) < 2*time.Second {
+				if at, ok := f.whenRemoved(l.Key()); !ok || at.Sub(lost) < 2*time.Second {
 					t.Errorf("the place was removed %v after the loss (%v), want 2s at least", at.Sub(lost), ok)
 				}
 			})
@@ -127,12 +126,12 @@ func TestLeaseIsKeptForAsLongAsRenewalsAreAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeLine(10 * time.Second)
 		n := 0
-		f.before = func(_ context.Context, op string) error { // every other one fails
+		f.setBefore(func(_ context.Context, op string) error { // every other one fails
 			if n++; op == "renew" && n%2 == 0 {
 				return unknown()
 			}
 			return nil
-		}
+		})
 		l := hold(t, f, config())
 		time.Sleep(24 * time.Hour)
 		if err := l.Err(); err != nil {
@@ -167,9 +166,14 @@ func TestRemovedKeyIsALossAtTheNextRenewal(t *testing.T) {
 func TestErrLooksAtTheClockItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeLine(10 * time.Second)
+		f.setBefore(func(ctx context.Context, op string) error {
+			if op == "renew" {
+				return sleep(ctx, time.Hour)
+			}
+			return nil
+		})
 		l := hold(t, f, config())
 		l.timer.Stop() // it has not run yet
-		f.before = func(ctx context.Context, op string) error { <-ctx.Done(); return ctx.Err() }
 		time.Sleep(8 * time.Second)
 		if err := l.Err(); !errors.Is(err, ErrLost) {
 			t.Errorf("Err() = %v, want ErrLost", err)
@@ -194,21 +198,23 @@ func TestReleaseTellsWhatItFound(t *testing.T) {
 		{
 			name: "the answer is lost",
 			change: func(f *fakeLine, _ *Lease) {
-				f.after = func(context.Context, string) error { f.after = nil; return unknown() }
+				f.setAfter(func(context.Context, string) error { f.setAfter(nil); return unknown() })
 			},
 			want: []error{nil, nil}, took: retryPause,
 		},
 		{
 			name: "nobody answers until the TTL is over", // and again, with another TTL of time
 			change: func(f *fakeLine, _ *Lease) {
-				f.before = func(context.Context, string) error { return client.ErrNoEndpoint }
+				f.setBefore(func(context.Context, string) error { return client.ErrNoEndpoint })
 			},
 			want: []error{client.ErrNoEndpoint, client.ErrNoEndpoint}, took: 20 * time.Second,
 		},
 		{
-			name:   "the client is closed",
-			change: func(f *fakeLine, _ *Lease) { f.before = func(context.Context, string) error { return client.ErrClosed } },
-			want:   []error{client.ErrClosed, client.ErrClosed}, left: 1,
+			name: "the client is closed",
+			change: func(f *fakeLine, _ *Lease) {
+				f.setBefore(func(context.Context, string) error { return client.ErrClosed })
+			},
+			want: []error{client.ErrClosed, client.ErrClosed}, left: 1,
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
