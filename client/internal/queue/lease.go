@@ -181,11 +181,10 @@ func (l *Lease) keep(sent time.Time) {
 }
 
 // renewed notes that the TTL counts from no earlier than sent on. An answer that
-// comes after the end does not undo it.
+// comes after the end was told does not undo it.
 func (l *Lease) renewed(sent time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.look()
 	if l.ctx.Err() != nil {
 		return
 	}
