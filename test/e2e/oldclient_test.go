@@ -253,10 +253,10 @@ func TestOldClientLockIsItsHoldersAlone(t *testing.T) {
 	waitWatchers(t, 0, n)
 }
 
-// contend takes a lock over and over, renews it, and leaves it. It uses each
+// contendOldWay takes a lock over and over, renews it, and leaves it. It uses each
 // value once, so that a request whose outcome it was not told concerns no later
 // hold of its own.
-func contend(ctx context.Context, c *oldClient, who string, h *holds) {
+func contendOldWay(ctx context.Context, c *oldClient, who string, h *holds) {
 	for turn := 0; ctx.Err() == nil; turn++ {
 		l := &oldLock{c: c, key: "/locks/m", value: fmt.Sprintf("%s/%d", who, turn), ttl: time.Second}
 		if l.lock(ctx) != nil {
@@ -307,7 +307,7 @@ func TestOldClientLockWhileTheLeaderIsKilled(t *testing.T) {
 			who := fmt.Sprintf("%s-%d", n.name, i)
 			contenders[n] = append(contenders[n], who)
 			client := newOldClient(t, n.client, 300*time.Millisecond)
-			done.Go(func() { contend(ctx, client, who, h) })
+			done.Go(func() { contendOldWay(ctx, client, who, h) })
 		}
 	}
 	wait := func(count int, since time.Time, nodes ...*node) {
