@@ -119,16 +119,20 @@ func (p *contender) turn(ctx context.Context) *turn {
 	}
 	t := &turn{Lock: p.lock, Token: l.Token()}
 	work := time.Duration(p.random.IntN(200)) * time.Millisecond
-	if p.random.IntN(8) == 0 {
+	if p.random.IntN(4) == 0 {
 		work *= 15 // the TTL and more
 	}
-	for i, until := 0, time.Now().Add(work); time.Now().Before(until); i++ {
+	// The last look comes after the work, also when a stop was in between.
+	for i, until := 0, time.Now().Add(work); ; i++ {
 		at := clock()
 		if l.Err() != nil {
 			break
 		}
 		if t.End = at; t.Start == 0 {
 			t.Start = at
+		}
+		if !time.Now().Before(until) {
+			break
 		}
 		if i%5 == 0 {
 			p.write(ctx, l, t)
