@@ -45,6 +45,8 @@ test: ## run all tests with the race detector, SEEDS (300) seeds of the simulato
 	$(GO) test -p 1 -timeout $(TEST_TIMEOUT) ./internal/sim ./test/faults
 	$(GO) run ./internal/sim/simrun -seeds $(SEEDS)
 	$(GO) run ./internal/zoo -short
+	# A module of its own, so that the client stays free of gRPC.
+	cd client/grpcresolver && $(GO) test -race -timeout $(TEST_TIMEOUT) ./...
 
 .PHONY: check
 check: lint-install ## check formatting, vet and lint
@@ -52,6 +54,7 @@ check: lint-install ## check formatting, vet and lint
 		if [ -n "$$unformatted" ]; then echo "not formatted with gofmt:"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet ./...
 	$(LINT) run
+	cd client/grpcresolver && $(GO) vet ./... && $(LINT) run
 
 .PHONY: bench
 bench: ## run the benchmarks; BENCH=regexp chooses
