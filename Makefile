@@ -47,6 +47,8 @@ test: ## run all tests with the race detector, SEEDS (300) seeds of the simulato
 	$(GO) test -p 1 -timeout $(TEST_TIMEOUT) ./internal/sim ./test/faults
 	$(GO) run ./internal/sim/simrun -seeds $(SEEDS)
 	$(GO) run ./internal/zoo -short
+	# A module of its own, so that the client stays free of gRPC.
+	cd client/grpcresolver && $(GO) test -race -timeout $(TEST_TIMEOUT) ./...
 
 .PHONY: check
 check: lint-install ## check formatting, vet and lint
@@ -55,6 +57,7 @@ check: lint-install ## check formatting, vet and lint
 	$(GO) vet ./...
 	$(LINT) run
 	@if command -v shellcheck >/dev/null; then shellcheck -x -P docs/examples docs/examples/*.sh; fi
+	cd client/grpcresolver && $(GO) vet ./... && $(LINT) run
 
 .PHONY: bench
 bench: ## run the benchmarks; BENCH=regexp chooses
