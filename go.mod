@@ -3,6 +3,7 @@ module github.com/marsevilspirit/deimos
 go 1.26.0
 
 require (
+	github.com/HdrHistogram/hdrhistogram-go v1.4.0
 	github.com/anishathalye/porcupine v1.3.1
 	github.com/coreos/go-systemd/v22 v22.7.0
 	github.com/gogo/protobuf v1.3.2

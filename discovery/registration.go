@@ -88,12 +88,12 @@ func parseRegistration(key, value string) (Registration, error) {
 		return Registration{}, errors.New("the key is not a member id in lower-case hex")
 	}
 	r := Registration{ID: id}
-	for part := range strings.SplitSeq(value, "&") {
+	for i, part := range strings.Split(value, "&") {
 		name, u, ok := strings.Cut(part, "=")
 		if !ok {
 			return Registration{}, fmt.Errorf("the value %q is not name=URL&name=URL", shorten(value))
 		}
-		if r.Name == "" {
+		if i == 0 {
 			r.Name = name
 		}
 		if name != r.Name {

@@ -20,7 +20,7 @@ import (
 func command(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	err := runCommand(t.Context(), args, &stdout, &stderr)
+	err := runCommand(t.Context(), args, nil, &stdout, &stderr)
 	if stderr.Len() > 0 {
 		t.Errorf("deimos %q wrote %q to stderr, want nothing", args, &stderr)
 	}
@@ -187,14 +187,14 @@ func TestIssueStopsWhenItIsAskedTo(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	var out bytes.Buffer
-	if err := runCommand(ctx, []string{"ca", "issue", "n1"}, &out, &out); !errors.Is(err, context.Canceled) {
+	if err := runCommand(ctx, []string{"ca", "issue", "n1"}, nil, &out, &out); !errors.Is(err, context.Canceled) {
 		t.Errorf("deimos ca issue = %v, want %v", err, context.Canceled)
 	}
 }
 
 func TestCommandsReportAnOutputThatFails(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "ca")
-	err := runCommand(t.Context(), []string{"ca", "create", "--dir", dir}, brokenWriter{}, brokenWriter{})
+	err := runCommand(t.Context(), []string{"ca", "create", "--dir", dir}, nil, brokenWriter{}, brokenWriter{})
 	if !errors.Is(err, syscall.EPIPE) {
 		t.Errorf("deimos ca create = %v, want %v", err, syscall.EPIPE)
 	}

@@ -16,7 +16,7 @@ are flags, listed by
 
   deimos --help
 
-The commands below prepare files for it and end at once.`
+The commands below prepare files for it and end at once, or put load on it.`
 
 // isCommand tells whether the command line, without the name of the program,
 // asks for a command rather than for a member to be run.
@@ -24,26 +24,26 @@ func isCommand(args []string) bool {
 	if len(args) == 0 || strings.HasPrefix(args[0], "-") {
 		return false
 	}
-	root := newRoot()
+	root := newRoot(nil)
 	root.InitDefaultCompletionCmd(args...)
 	return slices.ContainsFunc(root.Commands(), func(c *cobra.Command) bool { return c.Name() == args[0] }) ||
 		args[0] == cobra.ShellCompRequestCmd || args[0] == cobra.ShellCompNoDescRequestCmd
 }
 
-// runCommand runs the command that args name. Wrong use is a
-// [*daemon.UsageError]; nothing is written to stderr about an error that is
-// returned.
-func runCommand(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	root := newRoot()
+// runCommand runs the command that args name, in the environment env
+// ("NAME=value"). Wrong use is a [*daemon.UsageError]; nothing is written to
+// stderr about an error that is returned.
+func runCommand(ctx context.Context, args, env []string, stdout, stderr io.Writer) error {
+	root := newRoot(env)
 	root.SetArgs(normalize(args))
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	return root.ExecuteContext(ctx)
 }
 
-// newRoot returns the tree of commands. Each command returns its errors and
+// newRoot returns the tree of commands, which run in the environment env. Each command returns its errors and
 // prints none.
-func newRoot() *cobra.Command {
+func newRoot(env []string) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "deimos",
 		Short:         "a clustered, consistent key-value store",
@@ -57,7 +57,7 @@ func newRoot() *cobra.Command {
 		return daemon.Usagef("%s: %v, see %s --help", c.CommandPath(), err, c.CommandPath())
 	})
 	root.SetHelpCommand(helpCommand(root))
-	root.AddCommand(caCommand())
+	root.AddCommand(benchCommand(env), caCommand())
 	root.InitDefaultHelpCmd()
 	return root
 }

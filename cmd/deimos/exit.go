@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/marsevilspirit/deimos/daemon"
+	"github.com/marsevilspirit/deimos/internal/load"
 )
 
 // The exit codes of the program. Everything else that an error may claim for
@@ -13,6 +14,7 @@ const (
 	exitOK      = 0
 	exitFailure = 1  // a failure while running: port in use, removed from the cluster
 	exitUsage   = 2  // a bad flag, variable, configuration file or combination of them
+	exitConnect = 3  // a command cannot connect to a member
 	exitDamaged = 65 // damaged data that cannot be repaired
 	exitDataDir = 73 // the data directory is locked, foreign or unusable
 	exitIO      = 74 // an I/O operation on the data directory failed
@@ -22,6 +24,9 @@ const (
 func exitCode(err error) int {
 	if err == nil {
 		return exitOK
+	}
+	if errors.Is(err, load.ErrNoConnection) {
+		return exitConnect
 	}
 	switch daemon.FailureOf(err) {
 	case daemon.FailureUsage:

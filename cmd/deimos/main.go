@@ -70,7 +70,7 @@ func run(ctx context.Context, args, env []string, stdout, stderr io.Writer) int 
 
 func start(ctx context.Context, args, env []string, stdout, stderr io.Writer) error {
 	if isCommand(args) {
-		return runCommand(ctx, args, stdout, stderr)
+		return runCommand(ctx, args, env, stdout, stderr)
 	}
 	s, err := parse(args, env)
 	if err != nil {
