@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 
+	"github.com/marsevilspirit/deimos"
+	"github.com/marsevilspirit/deimos/client"
 	"github.com/marsevilspirit/deimos/daemon"
 	"github.com/marsevilspirit/deimos/internal/load"
 )
@@ -15,6 +17,7 @@ const (
 	exitFailure = 1  // a failure while running: port in use, removed from the cluster
 	exitUsage   = 2  // a bad flag, variable, configuration file or combination of them
 	exitConnect = 3  // a command cannot connect to a member
+	exitKey     = 4  // a key does not exist, exists already, or is not as a condition demands
 	exitDamaged = 65 // damaged data that cannot be repaired
 	exitDataDir = 73 // the data directory is locked, foreign or unusable
 	exitIO      = 74 // an I/O operation on the data directory failed
@@ -25,8 +28,11 @@ func exitCode(err error) int {
 	if err == nil {
 		return exitOK
 	}
-	if errors.Is(err, load.ErrNoConnection) {
+	if errors.Is(err, load.ErrNoConnection) || errors.Is(err, client.ErrNoEndpoint) {
 		return exitConnect
+	}
+	if isKeyError(err) {
+		return exitKey
 	}
 	switch daemon.FailureOf(err) {
 	case daemon.FailureUsage:
@@ -40,6 +46,13 @@ func exitCode(err error) int {
 	default:
 		return exitFailure
 	}
+}
+
+// isKeyError reports whether a request was answered and the key, or the member,
+// is not as the caller wants it.
+func isKeyError(err error) bool {
+	_, ok := errors.AsType[*noMemberError](err)
+	return ok || errors.Is(err, deimos.ErrKeyNotFound) || errors.Is(err, deimos.ErrCompareFailed) || errors.Is(err, deimos.ErrKeyExists)
 }
 
 func isContextError(err error) bool {
