@@ -39,6 +39,8 @@ func explain(c *cobra.Command, err error) error {
 	switch {
 	case err == nil:
 		return nil
+	case isSaid(err):
+		return err
 	case errors.As(err, &unknown):
 		text = fmt.Sprintf("%s: it is not known whether the write was made, because the answer of %s was lost (%v): look before you repeat it",
 			unknown.Op, unknown.Endpoint, unknown.Err)
@@ -58,6 +60,13 @@ func explain(c *cobra.Command, err error) error {
 		text = trimClient(err)
 	}
 	return &explained{text, err}
+}
+
+// isSaid reports whether an error is in words for the command line already.
+func isSaid(err error) bool {
+	_, child := errors.AsType[*childError](err)
+	_, usage := errors.AsType[*daemon.UsageError](err)
+	return child || usage
 }
 
 func trimClient(err error) string { return strings.TrimPrefix(err.Error(), "client: ") }

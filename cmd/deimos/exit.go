@@ -21,12 +21,20 @@ const (
 	exitDamaged = 65 // damaged data that cannot be repaired
 	exitDataDir = 73 // the data directory is locked, foreign or unusable
 	exitIO      = 74 // an I/O operation on the data directory failed
+	exitLost    = 75 // a lock, a term or a registration was lost
+
+	// The codes of a command that was run for somebody, besides its own.
+	exitNotRun = 127 // it cannot be started
+	exitSignal = 128 // and the number of the signal that has ended it
 )
 
 // exitCode is the one place where an error becomes an exit code.
 func exitCode(err error) int {
 	if err == nil {
 		return exitOK
+	}
+	if e, ok := errors.AsType[*childError](err); ok {
+		return e.code
 	}
 	if errors.Is(err, load.ErrNoConnection) || errors.Is(err, client.ErrNoEndpoint) {
 		return exitConnect

@@ -1,0 +1,17 @@
+//go:build !linux
+
+package main
+
+import (
+	"os"
+	"os/exec"
+)
+
+// alsoForwarded is empty: which signals there are differs.
+var alsoForwarded []os.Signal
+
+// prepareChild leaves a command in the group of this program: it alone gets the
+// signals, and what it has left running goes on.
+func prepareChild(*exec.Cmd) (group bool) { return false }
+
+func signalChild(p *child, sig os.Signal) error { return p.cmd.Process.Signal(sig) }
