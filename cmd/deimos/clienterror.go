@@ -66,7 +66,8 @@ func explain(c *cobra.Command, err error) error {
 func isSaid(err error) bool {
 	_, child := errors.AsType[*childError](err)
 	_, usage := errors.AsType[*daemon.UsageError](err)
-	return child || usage
+	_, said := err.(*explained) // one that is wrapped is not in words yet
+	return child || usage || said
 }
 
 func trimClient(err error) string { return strings.TrimPrefix(err.Error(), "client: ") }

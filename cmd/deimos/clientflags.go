@@ -47,7 +47,9 @@ type session struct {
 	cert, key  string
 	unverified bool
 	output     string
+	formats    []string // of output
 
+	command  *cobra.Command
 	env      []string
 	in       io.Reader
 	out, err io.Writer
@@ -56,22 +58,26 @@ type session struct {
 // clientCommand completes a command that talks to a cluster: with the flags for
 // that, and with run, which has the client until it returns.
 func clientCommand(env []string, c *cobra.Command, run func(ctx context.Context, s *session, args []string) error) *cobra.Command {
-	s := &session{env: env}
+	return formattedCommand(env, c, []string{formatPlain, formatTable, formatJSON}, run)
+}
+
+// formattedCommand is clientCommand with other formats of --output. The first is
+// the default.
+func formattedCommand(env []string, c *cobra.Command, formats []string, run func(ctx context.Context, s *session, args []string) error) *cobra.Command {
+	s := &session{env: env, formats: formats}
 	s.register(c)
 	if c.Long == "" {
 		c.Long = c.Short + "."
 	}
 	c.Long += clientFootHelp
 	c.RunE = func(c *cobra.Command, args []string) error {
+		s.command = c
 		s.in, s.out, s.err = c.InOrStdin(), c.OutOrStdout(), c.ErrOrStderr()
 		if err := s.open(); err != nil {
 			return err
 		}
-		err := run(c.Context(), s, args)
-		if closeErr := s.Close(); err == nil {
-			err = closeErr
-		}
-		return explain(c, err)
+		defer closeClient(s.Client)
+		return explain(c, run(c.Context(), s, args))
 	}
 	return c
 }
@@ -79,7 +85,10 @@ func clientCommand(env []string, c *cobra.Command, run func(ctx context.Context,
 func (s *session) register(c *cobra.Command) {
 	f := c.Flags()
 	f.SortFlags = false // the command's own come first
-	f.StringVarP(&s.output, "output", "o", formatPlain, "`FORMAT` of the output: plain, table or json")
+	if len(s.formats) > 1 {
+		f.StringVarP(&s.output, "output", "o", s.formats[0], "`FORMAT` of the output: "+alternatives(s.formats))
+		complete(c, "output", s.formats...)
+	}
 	f.StringVar(&s.endpoints, "endpoints", orElse(lookup(s.env, envEndpoints), client.DefaultEndpoint), "client `URLS` of members or proxies; env: "+envEndpoints)
 	f.DurationVar(&s.timeout, "timeout", client.DefaultRequestTimeout, "how long a request may take")
 	f.StringVar(&s.prefix, "prefix", client.DefaultPrefix, "`PATH` of the keys API: /v2/keys for etcd")
@@ -87,13 +96,12 @@ func (s *session) register(c *cobra.Command) {
 	f.StringVar(&s.cert, "cert", lookup(s.env, envCert), "`FILE` with the certificate to present; env: "+envCert)
 	f.StringVar(&s.key, "key", lookup(s.env, envKey), "`FILE` with the key of --cert; env: "+envKey)
 	f.BoolVar(&s.unverified, "insecure-skip-verify", false, "take any certificate of a member for the right one")
-	complete(c, "output", formatPlain, formatTable, formatJSON)
 }
 
 // open checks the flags and makes the client, which the caller closes.
 func (s *session) open() error {
-	if !slices.Contains([]string{formatPlain, formatTable, formatJSON}, s.output) {
-		return daemon.Usagef("--output: invalid value %q: it must be plain, table or json", s.output)
+	if len(s.formats) > 1 && !slices.Contains(s.formats, s.output) {
+		return daemon.Usagef("--output: invalid value %q: it must be %s", s.output, alternatives(s.formats))
 	}
 	if s.timeout <= 0 {
 		return daemon.Usagef("--timeout: invalid value %s: it must be above 0", s.timeout)
@@ -123,6 +131,9 @@ func (s *session) clientOf(endpoints, prefix string) (*client.Client, error) {
 	return c, err
 }
 
+// closeClient closes a client that nobody uses any more, which cannot fail.
+func closeClient(c *client.Client) { _ = c.Close() }
+
 // tls returns nil where nothing is said about TLS.
 func (s *session) tls() (*tls.Config, error) {
 	switch {
@@ -138,6 +149,12 @@ func (s *session) tls() (*tls.Config, error) {
 		return nil, daemon.Usagef("%v", err)
 	}
 	return source.ClientConfig(), nil
+}
+
+// alternatives joins words with commas and an or.
+func alternatives(words []string) string {
+	last := len(words) - 1
+	return strings.Join(words[:last], ", ") + " or " + words[last]
 }
 
 func orElse(text, fallback string) string {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -19,6 +20,15 @@ func (s *session) print(write func(io.Writer) error) error { return printTo(s.ou
 // printJSON writes v on one line.
 func (s *session) printJSON(v any) error {
 	return s.print(func(w io.Writer) error { return encodeLine(w, v) })
+}
+
+// marshal is json.Marshal that leaves &, < and > as they are.
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	if err := encodeLine(&b, v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
 func encodeLine(w io.Writer, v any) error {

@@ -94,7 +94,8 @@ func newRoot(env []string) *cobra.Command {
 		&cobra.Group{ID: groupCluster, Title: "The cluster:"},
 	)
 	addGroup(root, groupKeys, getCommand(env), putCommand(env), createCommand(env), updateCommand(env), rmCommand(env),
-		lsCommand(env), treeCommand(env), mkdirCommand(env), watchCommand(env), execWatchCommand(env))
+		lsCommand(env), treeCommand(env), mkdirCommand(env), watchCommand(env), execWatchCommand(env),
+		configCommand(env), exportCommand(env), importCommand(env))
 	addGroup(root, groupShare, lockCommand(env), electCommand(env))
 	addGroup(root, groupCluster, membersCommand(env), healthCommand(env), statusCommand(env), benchCommand(env), caCommand())
 	root.InitDefaultHelpCmd()

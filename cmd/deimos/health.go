@@ -198,7 +198,7 @@ func (s *session) statusOf(ctx context.Context, endpoint string) (statusOutput, 
 	if err != nil {
 		return o, err
 	}
-	defer one.Close()
+	defer closeClient(one)
 	r, err := one.Get(ctx, "/", client.WithLocalRead())
 	if err != nil {
 		return o, err
