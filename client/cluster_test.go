@@ -42,6 +42,7 @@ func expect(t *testing.T, what string, r *Response, err, want error, action deim
 }
 
 func TestCallsOnKeys(t *testing.T) {
+	t.Parallel()
 	cluster := clustertest.New(t, 1)
 	for _, prefix := range []string{"/keys", "/v2/keys"} {
 		t.Run(prefix, func(t *testing.T) {
@@ -137,6 +138,7 @@ func useDirs(t *testing.T, c *Client, dir string) {
 }
 
 func TestLongValuesAreCompared(t *testing.T) {
+	t.Parallel()
 	ctx, c := t.Context(), open(t, Config{}, clustertest.New(t, 1).URLs()...)
 	long := strings.Repeat("ä", 1<<18)
 	if _, err := c.Set(ctx, "/long", long); err != nil {
@@ -181,6 +183,7 @@ func (n *counted) until(t *testing.T, more int64) {
 // Members are killed and started again one after the other, the leader among
 // them, while one client writes and another watches.
 func TestCallsAndWatchesSurviveRestartsOfAllMembers(t *testing.T) {
+	t.Parallel()
 	cluster := clustertest.NewHTTP(t, 3)
 	c := open(t, Config{RequestTimeout: 30 * time.Second}, cluster.URLs()...)
 	first, err := c.Mkdir(t.Context(), "/n")
@@ -241,6 +244,7 @@ func TestCallsAndWatchesSurviveRestartsOfAllMembers(t *testing.T) {
 }
 
 func TestClientLeavesAMemberWithoutQuorum(t *testing.T) {
+	t.Parallel()
 	cluster := clustertest.New(t, 3, func(cfg *daemon.Config) { cfg.Timing.Request = time.Second })
 	leader := cluster.Leader()
 	alone := open(t, Config{RequestTimeout: time.Second}, leader.URL())
@@ -273,6 +277,7 @@ func TestClientLeavesAMemberWithoutQuorum(t *testing.T) {
 // A loop that is too slow for its stream is cut off by the member, and finds
 // that the short history has gone on without it.
 func TestSlowWatchIsReset(t *testing.T) {
+	t.Parallel()
 	cluster := clustertest.New(t, 1, func(cfg *daemon.Config) { cfg.Limits.HistoryEvents = 10 })
 	c := open(t, Config{}, cluster.URLs()...)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // reaching it is a failure
@@ -332,6 +337,7 @@ func TestSlowWatchIsReset(t *testing.T) {
 }
 
 func TestRemovalOfParentsReachesWatches(t *testing.T) {
+	t.Parallel()
 	c := open(t, Config{}, clustertest.New(t, 1).URLs()...)
 	r, err := c.Set(t.Context(), "/a/b/c", "1")
 	if err != nil {
@@ -352,6 +358,7 @@ func TestRemovalOfParentsReachesWatches(t *testing.T) {
 }
 
 func TestMemberCalls(t *testing.T) {
+	t.Parallel()
 	cluster := clustertest.NewHTTP(t, 3)
 	ctx, c := t.Context(), open(t, Config{}, cluster.Member(0).URL())
 	clustertest.Eventually(t, "all members to have told their client URLs", func() bool {
@@ -417,6 +424,7 @@ func TestMemberCalls(t *testing.T) {
 }
 
 func TestWhatOneMemberTells(t *testing.T) {
+	t.Parallel()
 	cluster := clustertest.New(t, 1, func(cfg *daemon.Config) { cfg.Version = "1.2.3" })
 	u := cluster.Member(0).URL()
 	ctx, c := t.Context(), open(t, Config{}, u)

@@ -51,6 +51,9 @@ func TestWhatIsSentAgain(t *testing.T) {
 		{"proxy without a member", func() (*http.Response, error) {
 			return reply(503, `{"message":"no reachable member"}`, "Retry-After", "1"), nil
 		}, "again", "again"},
+		{"leadership that did not move", func() (*http.Response, error) {
+			return reply(503, `{"message":"member 1 did not take over"}`), nil
+		}, "final", "again"},
 		{"proxy that lost the member", func() (*http.Response, error) { return reply(502, `{"message":"lost"}`), nil }, "unknown", "again"},
 		{"readonly proxy", func() (*http.Response, error) {
 			return reply(501, `{"message":"this proxy is read-only"}`), nil

@@ -6,12 +6,14 @@ package clustertest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -313,4 +315,27 @@ func Eventually(t testing.TB, what string, cond func() bool) {
 			t.Fatalf("clustertest: waited %v for %s", patience, what)
 		}
 	}
+}
+
+// RunMember runs a member in a temporary directory while use, which gets its
+// base URL, is at work. It is for the examples of a package, which have no
+// [testing.TB].
+func RunMember(use func(url string)) (err error) {
+	dir, err := os.MkdirTemp("", "deimos-examples-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	d, err := daemon.Open(context.Background(), daemon.Config{
+		DataDir: dir,
+		URLs: daemon.URLs{
+			AdvertisePeer: []string{"http://127.0.0.1:1"}, ListenPeer: []string{"http://127.0.0.1:0"},
+			ListenClient: []string{"http://127.0.0.1:0"},
+		},
+	})
+	if err != nil {
+		return err
+	}
+	use("http://" + d.ClientAddrs()[0])
+	return d.Close(context.Background())
 }
