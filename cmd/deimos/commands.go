@@ -96,7 +96,7 @@ func newRoot(env []string) *cobra.Command {
 	addGroup(root, groupKeys, getCommand(env), putCommand(env), createCommand(env), updateCommand(env), rmCommand(env),
 		lsCommand(env), treeCommand(env), mkdirCommand(env), watchCommand(env), execWatchCommand(env),
 		configCommand(env), exportCommand(env), importCommand(env))
-	addGroup(root, groupShare, lockCommand(env), electCommand(env))
+	addGroup(root, groupShare, lockCommand(env), electCommand(env), registerCommand(env), servicesCommand(env))
 	addGroup(root, groupCluster, membersCommand(env), healthCommand(env), statusCommand(env), benchCommand(env), caCommand())
 	root.InitDefaultHelpCmd()
 	return root

@@ -84,7 +84,7 @@ func completeFirst(env []string, list func(ctx context.Context, s *session, type
 		if len(args) > 0 {
 			return nil, nothing
 		}
-		s := &session{env: env}
+		s := &session{env: env, command: c}
 		flag := func(name string) string { return c.Flags().Lookup(name).Value.String() }
 		s.endpoints, s.prefix, s.timeout = flag("endpoints"), flag("prefix"), completeTimeout
 		s.ca, s.cert, s.key = flag("cacert"), flag("cert"), flag("key")
