@@ -10,6 +10,8 @@ SEEDS         ?= 300
 FROM          ?= 1
 ROUNDS        ?= 10
 ZOO           ?=
+SECONDS       ?= 4
+CELLS         ?=
 BENCH         ?= .
 BENCH_PKGS    ?= ./store ./raftnode ./httpapi ./wal
 # Flags for make run and make cluster: make run ARGS='--log-level debug'
@@ -56,6 +58,11 @@ check: lint-install ## check formatting, vet and lint
 .PHONY: bench
 bench: ## run the benchmarks; BENCH=regexp chooses
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout $(E2E_TIMEOUT) $(BENCH_PKGS)
+
+.PHONY: bench-peers
+bench-peers: build ## compare with etcd 3.4 and an empty handler; ROUNDS (5), SECONDS (4) of each measurement, CELLS=regexp chooses
+	$(GO) build -trimpath -o bin/benchpeers ./internal/tools/benchpeers
+	./bin/benchpeers -bin bin/deimos -rounds $(if $(filter file,$(origin ROUNDS)),5,$(ROUNDS)) -seconds $(SECONDS) -cells '$(CELLS)' $(ARGS)
 
 .PHONY: e2e
 e2e: build ## run the tests with real processes
@@ -110,4 +117,4 @@ clean: ## remove what make built and the data of make cluster
 
 .PHONY: help
 help: ## list the targets
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'

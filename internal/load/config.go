@@ -84,8 +84,9 @@ type Config struct {
 	// from a goroutine of Run.
 	Progress func(Progress)
 
-	// goroutines keeps from polling, for tests.
-	goroutines bool
+	// Goroutines gives each connection a goroutine also where it could be polled,
+	// as connections with TLS have. It costs more.
+	Goroutines bool
 }
 
 // Target says which servers get the load.

@@ -136,7 +136,7 @@ func config(w Work, endpoint string) Config {
 // drivers runs a test with polling, where the system has it, and with goroutines.
 func drivers(t *testing.T, test func(t *testing.T, change func(*Config))) {
 	t.Run("polling", func(t *testing.T) { test(t, func(*Config) {}) })
-	t.Run("goroutines", func(t *testing.T) { test(t, func(c *Config) { c.goroutines = true }) })
+	t.Run("goroutines", func(t *testing.T) { test(t, func(c *Config) { c.Goroutines = true }) })
 }
 
 func mustRun(t *testing.T, cfg Config) *Result {

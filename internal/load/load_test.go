@@ -187,7 +187,7 @@ func TestStalledServerIsChargedForWhatItDelayed(t *testing.T) {
 		}}
 		defer s.stop()
 		cfg := config(OpenLoop, "http://fake")
-		cfg.Rate, cfg.Connections, cfg.Duration, cfg.goroutines = 100, 1, 2*time.Second, true
+		cfg.Rate, cfg.Connections, cfg.Duration, cfg.Goroutines = 100, 1, 2*time.Second, true
 		r, err := runOn(t.Context(), cfg, s.piped())
 		if err != nil {
 			t.Fatalf("runOn() = %v", err)
@@ -225,7 +225,7 @@ func TestRequestsThatAreNeverSentAreCharged(t *testing.T) {
 		defer s.stop()
 		defer close(hang)
 		cfg := config(OpenLoop, "http://fake")
-		cfg.Rate, cfg.Connections, cfg.Duration, cfg.Timeout, cfg.goroutines = 100, 2, time.Second, 3*time.Second, true
+		cfg.Rate, cfg.Connections, cfg.Duration, cfg.Timeout, cfg.Goroutines = 100, 2, time.Second, 3*time.Second, true
 		began := time.Now()
 		r, err := runOn(t.Context(), cfg, s.piped())
 		if err != nil {
@@ -263,7 +263,7 @@ func TestWarmupIsNotMeasured(t *testing.T) {
 		}}
 		defer s.stop()
 		cfg := config(Put, "http://fake")
-		cfg.Connections, cfg.Warmup, cfg.Duration, cfg.goroutines = 1, time.Second, time.Second, true
+		cfg.Connections, cfg.Warmup, cfg.Duration, cfg.Goroutines = 1, time.Second, time.Second, true
 		go func() {
 			<-time.After(900 * time.Millisecond)
 			late.Store(true)
@@ -304,7 +304,7 @@ func TestRunWithoutAnEndGivesUpOnASilentServer(t *testing.T) {
 		defer s.stop()
 		defer close(hang)
 		cfg := config(Fill, "http://fake")
-		cfg.Timeout, cfg.goroutines = 20*time.Second, true
+		cfg.Timeout, cfg.Goroutines = 20*time.Second, true
 		began := time.Now()
 		r, err := runOn(t.Context(), cfg, s.piped())
 		if err != nil || r.Operations != 0 {
@@ -324,7 +324,7 @@ func TestProgressIsReportedEachSecond(t *testing.T) {
 		}}
 		defer s.stop()
 		cfg := config(Put, "http://fake")
-		cfg.Connections, cfg.Warmup, cfg.Duration, cfg.goroutines = 1, 1500*time.Millisecond, 3*time.Second, true
+		cfg.Connections, cfg.Warmup, cfg.Duration, cfg.Goroutines = 1, 1500*time.Millisecond, 3*time.Second, true
 		var reports []Progress
 		cfg.Progress = func(p Progress) { reports = append(reports, p) }
 		if _, err := runOn(t.Context(), cfg, s.piped()); err != nil {

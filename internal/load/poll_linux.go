@@ -12,7 +12,7 @@ import (
 
 // move moves the bytes of all callers until the run is over.
 func (r *run) move() error {
-	if r.cfg.goroutines || r.hasTLS() {
+	if r.cfg.Goroutines || r.hasTLS() {
 		r.moveWithGoroutines()
 		return nil
 	}
