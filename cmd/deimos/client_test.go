@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spf13/cobra"
+
 	"github.com/marsevilspirit/deimos/internal/clustertest"
 )
 
@@ -312,6 +314,79 @@ func TestTheShellIsOfferedKeysAndMembers(t *testing.T) {
 	} {
 		if o := p.run(append([]string{"__complete"}, tt.args...)...); o.stdout != tt.want {
 			t.Errorf("deimos __complete %q = %q, want %q", tt.args, o.stdout, tt.want)
+		}
+	}
+}
+
+func TestCommandsProveThemselvesWithCertificates(t *testing.T) {
+	t.Chdir(t.TempDir())
+	mustCommand(t, "ca", "create")
+	mustCommand(t, "ca", "issue", "n1")
+	mustCommand(t, "ca", "issue", "--client", "alice")
+	addr, stop := runMember(t, "--data-dir", "n1.deimos", "--listen-client-urls", "https://127.0.0.1:0", "--listen-peer-urls", "http://127.0.0.1:0",
+		"--heartbeat-interval", "10", "--election-timeout", "100",
+		"--cert-file", "deimos-ca/n1.crt", "--key-file", "deimos-ca/n1.key", "--ca-file", "deimos-ca/ca.crt")
+	defer stop()
+	variables := &prompt{t, []string{envEndpoints + "=https://" + addr, envCACert + "=deimos-ca/ca.crt",
+		envCert + "=deimos-ca/alice.crt", envKey + "=deimos-ca/alice.key"}}
+	clustertest.Eventually(t, "a write", func() bool { return variables.run("put", "/k", "v").code == exitOK })
+	endpoint := " --endpoints https://" + addr
+	flags := &prompt{t, nil}
+	flags.steps([]step{{args: "get /k --cacert deimos-ca/ca.crt --cert deimos-ca/alice.crt --key deimos-ca/alice.key" + endpoint, stdout: "v\n"}})
+	for _, tt := range []struct{ args, advice string }{
+		{"get /k", "name the authority of the members with --cacert"},
+		{"get /k --cacert deimos-ca/ca.crt", "present a certificate with --cert and --key"},
+		{"get /k --insecure-skip-verify", "present a certificate with --cert and --key"},
+	} {
+		o := flags.run(strings.Fields(tt.args + endpoint)...)
+		if o.code != exitConnect || !strings.HasSuffix(o.stderr, tt.advice+"\n") {
+			t.Errorf("deimos %s = %+v, want code %d and %q", tt.args, o, exitConnect, tt.advice)
+		}
+	}
+	o := flags.run("get", "/k", "--endpoints", "http://"+addr)
+	if o.code != exitFailure || !strings.HasSuffix(o.stderr, "use https:// in --endpoints\n") {
+		t.Errorf("deimos get over http = %+v, want advice", o)
+	}
+}
+
+func TestManualPagesAreWritten(t *testing.T) {
+	dir := t.TempDir() + "/man1"
+	p := &prompt{t, []string{envEndpoints + "=http://secret.test:1"}}
+	p.must("man", dir)
+	for name, want := range map[string]string{
+		"deimos.1":             "--bootstrap-config",
+		"deimos-get.1":         "Exit codes",
+		"deimos-exec-watch.1":  "DEIMOS_WATCH_KEY",
+		"deimos-members-add.1": "PEER_URL",
+	} {
+		text, err := os.ReadFile(dir + "/" + name)
+		if err != nil || !strings.Contains(string(text), want) || strings.Contains(string(text), "secret.test") {
+			t.Errorf("%s = %q, %v, want %q in it and nothing of the environment", name, text, err, want)
+		}
+	}
+	if o := p.run("man"); o.code != exitUsage {
+		t.Errorf("deimos man = %+v, want code %d", o, exitUsage)
+	}
+}
+
+func TestEveryCommandHasHelpAndAnExample(t *testing.T) {
+	var check func(c *cobra.Command)
+	check = func(c *cobra.Command) {
+		for _, sub := range c.Commands() {
+			check(sub)
+		}
+		if c.HasParent() && !c.HasSubCommands() && (c.Short == "" || c.Long == "" || !strings.Contains(c.Example, c.CommandPath())) {
+			t.Errorf("%s has short %q, long %q and example %q, want all, with its name in the example", c.CommandPath(), c.Short, c.Long, c.Example)
+		}
+		for line := range strings.Lines(c.Long + "\n" + c.Example) {
+			if len(line) > 110 {
+				t.Errorf("%s: the line %q is long", c.CommandPath(), line)
+			}
+		}
+	}
+	for _, c := range newRoot(nil).Commands() {
+		if c.Name() != "help" {
+			check(c)
 		}
 	}
 }

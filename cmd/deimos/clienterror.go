@@ -42,7 +42,7 @@ func explain(c *cobra.Command, err error) error {
 	case isSaid(err):
 		return err
 	case errors.As(err, &unknown):
-		text = fmt.Sprintf("%s: it is not known whether the write was made, because the answer of %s was lost (%v): look before you repeat it",
+		text = fmt.Sprintf("it is not known whether %s was done, because %s gave no answer (%v): look before you repeat it",
 			unknown.Op, unknown.Endpoint, unknown.Err)
 	case errors.Is(err, deimos.ErrLeaderElection):
 		text = "the cluster has no leader at the moment, and nothing was changed: try again, and see deimos health"
@@ -52,6 +52,8 @@ func explain(c *cobra.Command, err error) error {
 		text = explainRefusal(c, refused)
 	case errors.As(err, &status) && status.Status == http.StatusNotFound && strings.Contains(status.Message, "page not found"):
 		text = fmt.Sprintf("%s has no %s: is it a member, and --prefix right?", status.Endpoint, status.Op)
+	case errors.As(err, &status) && strings.Contains(status.Message, "HTTP request to an HTTPS server"):
+		text = fmt.Sprintf("%s speaks TLS: use https:// in --endpoints", status.Endpoint)
 	case errors.Is(err, client.ErrInvalidArgument):
 		return daemon.Usagef("%s", trimClient(err))
 	case errors.Is(err, context.Canceled):

@@ -24,6 +24,9 @@ const (
 	envKey    = envPrefix + "KEY"
 )
 
+// clientVariables mean nothing to a member, which need not warn of them.
+var clientVariables = []string{envEndpoints, envCACert, envCert, envKey}
+
 // The formats of --output; the third is formatJSON.
 const (
 	formatPlain = "plain"

@@ -98,6 +98,7 @@ func newRoot(env []string) *cobra.Command {
 		configCommand(env), exportCommand(env), importCommand(env))
 	addGroup(root, groupShare, lockCommand(env), electCommand(env), registerCommand(env), servicesCommand(env))
 	addGroup(root, groupCluster, membersCommand(env), healthCommand(env), statusCommand(env), benchCommand(env), caCommand())
+	root.AddCommand(manCommand())
 	root.InitDefaultHelpCmd()
 	return root
 }

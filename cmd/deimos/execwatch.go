@@ -32,7 +32,7 @@ there.`,
 		Args:    wantsCommand("KEY"),
 	}
 	f.register(c)
-	return clientCommand(env, c, func(ctx context.Context, s *session, args []string) error {
+	return formattedCommand(env, c, []string{formatPlain}, func(ctx context.Context, s *session, args []string) error {
 		own, argv, err := splitCommand(c, args, "KEY")
 		if err != nil {
 			return err

@@ -83,7 +83,7 @@ which they came.` + holdHelp,
 	}
 	c.Flags().DurationVar(&ttl, "ttl", lock.DefaultTTL, "how long the lock outlives a holder that has died")
 	c.Flags().StringVar(&owner, "value", "", "`TEXT` that tells others who holds the lock (default host name and process)")
-	return clientCommand(env, c, func(ctx context.Context, s *session, args []string) error {
+	return formattedCommand(env, c, []string{formatPlain}, func(ctx context.Context, s *session, args []string) error {
 		own, argv, err := splitCommand(c, args, "NAME")
 		if err != nil {
 			return err
@@ -114,7 +114,7 @@ which they came.` + holdHelp,
 	}
 	c.Flags().DurationVar(&ttl, "ttl", election.DefaultTTL, "how long a term outlives a leader that has died")
 	c.Flags().StringVar(&value, "value", "", "`TEXT` that tells others of the leader, its address for instance")
-	return clientCommand(env, c, func(ctx context.Context, s *session, args []string) error {
+	return formattedCommand(env, c, []string{formatPlain}, func(ctx context.Context, s *session, args []string) error {
 		own, argv, err := splitCommand(c, args, "NAME")
 		if err != nil {
 			return err

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -15,6 +16,9 @@ import (
 	"github.com/marsevilspirit/deimos/client"
 	"github.com/marsevilspirit/deimos/daemon"
 )
+
+// leaderWait is how long a list of members waits for one that leads.
+const leaderWait = 2 * time.Second
 
 func membersCommand(env []string) *cobra.Command {
 	c := &cobra.Command{
@@ -73,8 +77,8 @@ Without a leader the list has none.`,
 		if err != nil {
 			return err
 		}
-		leader, err := s.Leader(ctx)
-		if err != nil && !errors.Is(err, deimos.ErrLeaderElection) {
+		leader, err := s.leader(ctx)
+		if err != nil {
 			return err
 		}
 		all := []memberOutput{}
@@ -91,6 +95,17 @@ Without a leader the list has none.`,
 		}
 		return s.printRows([]string{"ID", "NAME", "ROLE", "PEER URLS", "CLIENT URLS"}, rows)
 	})
+}
+
+// leader returns who leads, nobody if there is no leader before long.
+func (s *session) leader(ctx context.Context) (deimos.Member, error) {
+	short, cancel := context.WithTimeout(ctx, leaderWait)
+	defer cancel()
+	leader, err := s.Leader(short)
+	if errors.Is(err, deimos.ErrLeaderElection) || ctx.Err() == nil && short.Err() != nil {
+		return deimos.Member{}, nil
+	}
+	return leader, err
 }
 
 func membersAddCommand(env []string) *cobra.Command {
