@@ -14,10 +14,10 @@ import (
 	"github.com/marsevilspirit/deimos/internal/clustertest"
 )
 
-// start returns an election.
+// start returns an election whose terms outlive any other one of the cluster.
 func start(t *testing.T, c *client.Client, name string) *election.Election {
 	t.Helper()
-	e, err := election.New(c, name, election.Options{TTL: 5 * time.Second})
+	e, err := election.New(c, name, election.Options{TTL: 30 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +128,10 @@ func TestObserverSeesEveryLeaderWhileMembersAreKilled(t *testing.T) {
 
 func TestObserverIsToldOfTheNextAndOfRemovedQueues(t *testing.T) {
 	c := open(t, endpoints...)
-	e := start(t, c, "queue")
+	e, err := election.New(c, "queue", election.Options{TTL: 5 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
 	first, err := e.Campaign(t.Context(), "first")
 	if err != nil {
 		t.Fatal(err)

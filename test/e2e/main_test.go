@@ -10,4 +10,9 @@ import (
 // program is the path of the deimos binary.
 var program string
 
-func TestMain(m *testing.M) { os.Exit(proctest.Main(m, &program)) }
+func TestMain(m *testing.M) {
+	if job := os.Getenv(contenderVariable); job != "" {
+		os.Exit(contend(job))
+	}
+	os.Exit(proctest.Main(m, &program))
+}

@@ -25,6 +25,7 @@ type fakeLine struct {
 	list          []Place
 	due           map[string]*time.Timer
 	removed       map[string]time.Time // when
+	gone          map[string]uint64    // at which index
 	changed       chan struct{}        // closed and replaced at each change
 	calls         map[string]int
 }
@@ -32,7 +33,7 @@ type fakeLine struct {
 type hook func(ctx context.Context, op string) error
 
 func newFakeLine(ttl time.Duration) *fakeLine {
-	return &fakeLine{ttl: ttl, due: make(map[string]*time.Timer), removed: make(map[string]time.Time),
+	return &fakeLine{ttl: ttl, due: make(map[string]*time.Timer), removed: make(map[string]time.Time), gone: make(map[string]uint64),
 		changed: make(chan struct{}), calls: make(map[string]int)}
 }
 
@@ -129,9 +130,9 @@ func (f *fakeLine) await(ctx context.Context, key string, index uint64) error {
 	for {
 		f.mu.Lock()
 		f.calls["await"]++
-		gone, changed := f.find(key) < 0, f.changed
+		gone, changed := f.gone[key], f.changed
 		f.mu.Unlock()
-		if gone {
+		if gone > 0 && gone >= index {
 			return nil
 		}
 		select {
@@ -156,6 +157,7 @@ func (f *fakeLine) take(key string) {
 		f.due[key].Stop()
 		f.removed[key] = time.Now()
 		f.change()
+		f.gone[key] = f.index
 	}
 }
 

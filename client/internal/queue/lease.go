@@ -51,7 +51,7 @@ type Lease struct {
 func newLease(ctx context.Context, l line, cfg Config, p Place, sent time.Time) *Lease {
 	lease := &Lease{line: l, cfg: cfg, place: p, kept: make(chan struct{}), until: sent.Add(span(cfg.TTL))}
 	lease.ctx, lease.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
-	lease.timer = time.AfterFunc(time.Until(lease.until), func() { lease.Err() })
+	lease.timer = time.AfterFunc(time.Until(lease.until), lease.expire)
 	go lease.keep(sent)
 	return lease
 }
@@ -73,6 +73,14 @@ func (l *Lease) Err() error {
 	defer l.mu.Unlock()
 	l.look()
 	return context.Cause(l.ctx)
+}
+
+// expire is what the timer does. If the lease was renewed just now, the timer
+// runs again.
+func (l *Lease) expire() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.look()
 }
 
 // look ends a lease that is over by the clock. It is for who holds mu.
@@ -173,11 +181,10 @@ func (l *Lease) keep(sent time.Time) {
 }
 
 // renewed notes that the TTL counts from no earlier than sent on. An answer that
-// comes after the end does not undo it.
+// comes after the end was told does not undo it.
 func (l *Lease) renewed(sent time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.look()
 	if l.ctx.Err() != nil {
 		return
 	}

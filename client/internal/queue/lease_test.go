@@ -126,8 +126,11 @@ func TestLeaseIsKeptForAsLongAsRenewalsAreAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeLine(10 * time.Second)
 		n := 0
-		f.setBefore(func(_ context.Context, op string) error { // every other one fails
-			if n++; op == "renew" && n%2 == 0 {
+		f.setBefore(func(ctx context.Context, op string) error { // every other one hangs
+			if op != "renew" {
+				return nil
+			}
+			if n++; n%2 == 1 && sleep(ctx, time.Hour) != nil {
 				return unknown()
 			}
 			return nil

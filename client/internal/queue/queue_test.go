@@ -132,38 +132,97 @@ func TestLostPlaceIsReplacedAtTheEndAndTold(t *testing.T) {
 // A contender that could not renew for the time of its lease, while the cluster
 // still has the key, takes it up again instead of a second one.
 func TestPlaceThatIsStillThereIsTakenUpAgain(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		cut  func(op string) bool
+	}{
+		{"nothing gets through", func(string) bool { return true }},
+		{"only renewals fail", func(op string) bool { return op == "renew" }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFakeLine(10 * time.Second)
+				holder := hold(t, f, owned("holder"))
+				var s turns
+				var all sync.WaitGroup
+				all.Go(func() { s.take(t, f, owned("first")) })
+				synctest.Wait()
+				f.setBefore(func(_ context.Context, op string) error {
+					if tt.cut(op) {
+						return client.ErrNoEndpoint
+					}
+					return nil
+				})
+				time.Sleep(8*time.Second + 50*time.Millisecond)
+				f.setBefore(nil)
+				time.Sleep(time.Second)
+				if got := f.keys(); !slices.Contains(got, "2") {
+					t.Errorf("places %v, want 2 among them", got)
+				}
+				if err := holder.Release(t.Context()); !errors.Is(err, ErrLost) {
+					t.Errorf("Release() of the holder = %v, want ErrLost", err)
+				}
+				all.Wait()
+				if f.count("enter") != 2 {
+					t.Errorf("%d places were made, want 2", f.count("enter"))
+				}
+			})
+		})
+	}
+}
+
+// The answer that it has the turn reaches a contender when its lease is over.
+func TestTurnIsNotTakenWithALeaseThatIsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeLine(10 * time.Second)
-		holder := hold(t, f, owned("holder"))
-		var s turns
-		var all sync.WaitGroup
-		all.Go(func() { s.take(t, f, owned("first")) })
-		synctest.Wait()
-		var mu sync.Mutex
-		cut := true
-		f.setBefore(func(context.Context, string) error {
-			mu.Lock()
-			defer mu.Unlock()
-			if cut {
+		f.setBefore(func(_ context.Context, op string) error {
+			if op == "renew" {
 				return client.ErrNoEndpoint
 			}
 			return nil
 		})
-		time.Sleep(8*time.Second + 50*time.Millisecond)
-		mu.Lock()
-		cut = false
-		mu.Unlock()
-		synctest.Wait()
-		time.Sleep(time.Second)
-		if got := f.keys(); !slices.Contains(got, "2") {
-			t.Errorf("places %v, want 2 among them", got)
+		f.setAfter(func(_ context.Context, op string) error {
+			if op == "places" {
+				f.setAfter(nil)
+				time.Sleep(9 * time.Second)
+				f.setBefore(nil)
+			}
+			return nil
+		})
+		w := newContender(f, owned("anna"))
+		if err := w.wait(t.Context()); err != nil {
+			t.Fatal(err)
 		}
-		if err := holder.Release(t.Context()); !errors.Is(err, ErrLost) {
-			t.Errorf("Release() of the holder = %v, want ErrLost", err)
+		if err := w.lease.Err(); err != nil {
+			t.Errorf("Err() = %v when the turn begins", err)
 		}
-		all.Wait()
-		if f.count("enter") != 2 {
-			t.Errorf("%d places were made, want 2", f.count("enter"))
+		if err := w.lease.Release(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestReleaseBetweenLookAndWatchIsNotMissed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeLine(10 * time.Second)
+		holder := hold(t, f, owned("holder"))
+		f.setAfter(func(ctx context.Context, op string) error {
+			if op != "places" {
+				return nil
+			}
+			f.setAfter(nil)
+			return holder.Release(ctx)
+		})
+		start := time.Now()
+		w := newContender(f, owned("anna"))
+		if err := w.wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(start); took > 0 {
+			t.Errorf("the turn began %v after the release", took)
+		}
+		if err := w.lease.Release(t.Context()); err != nil {
+			t.Error(err)
 		}
 	})
 }
