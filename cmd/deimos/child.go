@@ -30,6 +30,8 @@ type child struct {
 	// group tells that the command leads a group of processes of its own, which
 	// gets the signals and is ended with it.
 	group bool
+	// signals are to be passed on; they are caught before the command starts.
+	signals chan os.Signal
 }
 
 // startChild runs argv with the streams of the session and env added to its
@@ -41,8 +43,9 @@ func (s *session) startChild(argv []string, env ...string) (*child, error) {
 	cmd.Env = append(append([]string{}, s.env...), env...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = s.in, s.out, s.err
 	cmd.WaitDelay = childOutputGrace
-	p := &child{cmd: cmd, done: make(chan struct{})}
+	p := &child{cmd: cmd, done: make(chan struct{}), signals: make(chan os.Signal, 8)}
 	p.group = prepareChild(cmd)
+	signal.Notify(p.signals, alsoForwarded...)
 	started := make(chan error)
 	go func() {
 		// The kernel kills the command when the thread ends that has started it.
@@ -57,6 +60,7 @@ func (s *session) startChild(argv []string, env ...string) (*child, error) {
 		}
 	}()
 	if err := <-started; err != nil {
+		signal.Stop(p.signals)
 		return nil, &childError{exitNotRun, fmt.Sprintf("the command %q cannot be started: %v", argv[0], err)}
 	}
 	return p, nil
@@ -115,20 +119,18 @@ func signalOf(ctx context.Context) os.Signal {
 	return syscall.SIGTERM
 }
 
-// supervise waits for the end of a command and passes on the signals that this
+// supervise waits for the end of a command that was started, and passes on the signals that this
 // program gets. When lost is closed, the command is told to end at once, and is
 // killed after grace.
 func supervise(ctx context.Context, p *child, lost <-chan struct{}, grace time.Duration) {
-	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, alsoForwarded...)
-	defer signal.Stop(signals)
+	defer signal.Stop(p.signals)
 	asked := ctx.Done()
 	var late <-chan time.Time
 	for {
 		select {
 		case <-p.done:
 			return
-		case sig := <-signals:
+		case sig := <-p.signals:
 			p.tell(sig)
 		case <-asked:
 			asked = nil

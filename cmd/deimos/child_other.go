@@ -5,10 +5,12 @@ package main
 import (
 	"os"
 	"os/exec"
+	"syscall"
 )
 
-// alsoForwarded is empty: which signals there are differs.
-var alsoForwarded []os.Signal
+// alsoForwarded are the signals that commands get besides those that end this
+// program.
+var alsoForwarded = []os.Signal{syscall.SIGHUP}
 
 // prepareChild leaves a command in the group of this program: it alone gets the
 // signals, and what it has left running goes on.

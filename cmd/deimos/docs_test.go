@@ -27,6 +27,7 @@ var docsDifferences = []struct {
 	{regexp.MustCompile(`\b[0-9a-f]{12,16}\b`), "ID"},
 	{regexp.MustCompile(`http://127\.0\.0\.1:\d+`), "URL"},
 	{regexp.MustCompile(`\b[0-9.]+(µs|ms|s)  healthy`), "TIME  healthy"},
+	{regexp.MustCompile(`\b3[56][0-9]{2}s  `), "HOUR  "},
 	{regexp.MustCompile(`leader  ID  [0-9 ]+\n`), "leader  ID  INDEXES\n"},
 	{regexp.MustCompile(` +(\n|  )`), "$1"}, // columns
 	{regexp.MustCompile(` {2,}`), "  "},
