@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -388,5 +391,43 @@ func TestEveryCommandHasHelpAndAnExample(t *testing.T) {
 		if c.Name() != "help" {
 			check(c)
 		}
+	}
+}
+
+func TestAWriteWithoutAnAnswerIsNotCalledAFailure(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			t.Error(err)
+		}
+		panic(http.ErrAbortHandler) // the connection breaks
+	}))
+	defer server.Close()
+	p := &prompt{t, []string{envEndpoints + "=" + server.URL}}
+	o := p.run("put", "/k", "v")
+	if o.code != exitFailure || !strings.Contains(o.stderr, "it is not known whether PUT /keys/k was done") || !strings.HasSuffix(o.stderr, "look before you repeat it\n") {
+		t.Errorf("deimos put = %+v, want code 1 and that the outcome is not known", o)
+	}
+}
+
+func TestAClusterWithoutALeaderIsNamed(t *testing.T) {
+	c := clustertest.New(t, 3)
+	p := promptOf(t, c)
+	p.must("put", "/k", "v")
+	c.Leader().Kill()
+	c.Leader().Kill()
+	for _, args := range []string{"put /k v --timeout 3s", "get /k --timeout 3s"} {
+		o := p.run(strings.Fields(args)...)
+		if o.code != exitFailure || strings.Count(o.stderr, "\n") != 1 {
+			t.Errorf("deimos %s = %+v, want code 1 and one line", args, o)
+		}
+	}
+	if o := p.run("get", "/k", "--local"); o.stdout != "v\n" {
+		t.Errorf("deimos get --local = %+v, want the value", o)
+	}
+	if o := p.run("members", "list"); o.code != exitOK || strings.Contains(o.stdout, roleLeader+" ") {
+		t.Errorf("deimos members list = %+v, want members without a leader", o)
+	}
+	if o := p.run("health"); o.code != exitFailure || !strings.Contains(o.stdout, "unhealthy: it reaches no quorum") {
+		t.Errorf("deimos health = %+v, want an unhealthy member", o)
 	}
 }
