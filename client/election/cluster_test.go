@@ -59,6 +59,7 @@ func (s *seen) has(value string, token uint64) bool {
 // Candidates lead one after the other while leaders of the cluster are killed,
 // and an observer is told of each in order.
 func TestObserverSeesEveryLeaderWhileMembersAreKilled(t *testing.T) {
+	t.Parallel()
 	cluster := clustertest.NewHTTP(t, 3)
 	ctx, stop := context.WithCancel(t.Context())
 	var s seen
@@ -127,6 +128,7 @@ func TestObserverSeesEveryLeaderWhileMembersAreKilled(t *testing.T) {
 }
 
 func TestObserverIsToldOfTheNextAndOfRemovedQueues(t *testing.T) {
+	t.Parallel()
 	c := open(t, endpoints...)
 	e, err := election.New(c, "queue", election.Options{TTL: 5 * time.Second})
 	if err != nil {

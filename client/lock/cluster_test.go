@@ -87,6 +87,7 @@ func contend(ctx context.Context, t *testing.T, c *client.Client, s *turns) {
 
 // Contenders go on while leader after leader is killed and started again.
 func TestHoldersNeverOverlapWhileLeadersAreKilled(t *testing.T) {
+	t.Parallel()
 	cluster := clustertest.NewHTTP(t, 3)
 	ctx, stop := context.WithCancel(t.Context())
 	var s turns
@@ -133,6 +134,7 @@ func queued(t *testing.T, c *client.Client, name string, n int) []*deimos.Node {
 }
 
 func TestWaitersAreServedInOrder(t *testing.T) {
+	t.Parallel()
 	c := open(t, endpoints...)
 	first, err := lock.Acquire(t.Context(), c, "fair", lock.Options{Owner: "0"})
 	if err != nil {
@@ -168,6 +170,7 @@ func TestWaitersAreServedInOrder(t *testing.T) {
 }
 
 func TestKeyHoldsOwnerTokenAndTTL(t *testing.T) {
+	t.Parallel()
 	c := open(t, endpoints...)
 	l, err := lock.Acquire(t.Context(), c, "layout", lock.Options{Owner: "anna on host 1", TTL: 3 * time.Second})
 	if err != nil {
@@ -188,6 +191,7 @@ func TestKeyHoldsOwnerTokenAndTTL(t *testing.T) {
 }
 
 func TestLossOfTheKeyIsReported(t *testing.T) {
+	t.Parallel()
 	c := open(t, endpoints...)
 	type key struct{}
 	l, err := lock.Acquire(context.WithValue(t.Context(), key{}, "x"), c, "stolen", lock.Options{TTL: 2 * time.Second})
@@ -210,6 +214,7 @@ func TestLossOfTheKeyIsReported(t *testing.T) {
 
 // The holder's only member is gone for good.
 func TestLossOfTheClusterIsReported(t *testing.T) {
+	t.Parallel()
 	cluster := clustertest.New(t, 1)
 	c := open(t, cluster.URLs()...)
 	l, err := lock.Acquire(t.Context(), c, "alone", lock.Options{TTL: 2 * time.Second})
@@ -233,6 +238,7 @@ func TestLossOfTheClusterIsReported(t *testing.T) {
 }
 
 func TestWhoStopsWaitingLeavesTheQueue(t *testing.T) {
+	t.Parallel()
 	c := open(t, endpoints...)
 	l, err := lock.Acquire(t.Context(), c, "left", lock.Options{})
 	if err != nil {

@@ -28,7 +28,7 @@ const (
 	// A batch of locks is contended for by some processes at the same time.
 	batchLocks, batchProcesses = 30, 4
 	// turnsEach is how many turns each lock has to see before its round ends.
-	turnsEach = 6
+	turnsEach = 4
 	// batchMax is how long a batch may take.
 	batchMax = 2 * time.Minute
 )

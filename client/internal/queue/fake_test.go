@@ -96,13 +96,26 @@ func (f *fakeLine) places(ctx context.Context, dir string) (list []Place, index 
 
 func (f *fakeLine) enter(ctx context.Context, dir, value string, ttl time.Duration) (p Place, err error) {
 	err = f.do(ctx, "enter", func() error {
-		f.change()
-		p = Place{Key: fmt.Sprintf("%s/%020d", dir, f.index), Value: value, Token: f.index}
-		f.list = append(f.list, p)
-		f.due[p.Key] = time.AfterFunc(f.ttl, func() { f.vanish(p.Key) })
+		p = f.put(dir, value)
 		return nil
 	})
 	return p, err
+}
+
+// put makes a place. It is for who holds mu.
+func (f *fakeLine) put(dir, value string) Place {
+	f.change()
+	p := Place{Key: fmt.Sprintf("%s/%020d", dir, f.index), Value: value, Token: f.index}
+	f.list = append(f.list, p)
+	f.due[p.Key] = time.AfterFunc(f.ttl, func() { f.vanish(p.Key) })
+	return p
+}
+
+// insert makes a place as a request does that is applied late.
+func (f *fakeLine) insert(dir, value string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.put(dir, value)
 }
 
 func (f *fakeLine) renew(ctx context.Context, p Place, ttl time.Duration) error {

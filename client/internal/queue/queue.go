@@ -182,7 +182,7 @@ func (w *contender) join(ctx context.Context) error {
 	defer cancel()
 	p, err := w.line.enter(limited, w.cfg.Dir, w.value, w.cfg.TTL)
 	if err != nil {
-		w.doubt = errors.Is(err, client.ErrUnknownOutcome)
+		w.doubt = w.doubt || errors.Is(err, client.ErrUnknownOutcome)
 		return err
 	}
 	w.have(ctx, p, sent)

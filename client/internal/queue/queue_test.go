@@ -275,6 +275,34 @@ func TestLostAnswerLeavesNoSecondPlace(t *testing.T) {
 	}
 }
 
+// The place of a lost answer is made after the contender has looked, and no other
+// request is accepted.
+func TestLatePlaceIsTakenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeLine(10 * time.Second)
+		first := once("enter", unknown())
+		f.setBefore(func(ctx context.Context, op string) error {
+			if err := first(ctx, op); err != nil || op != "enter" {
+				return err
+			}
+			return deimos.ErrLeaderElection
+		})
+		w := newContender(f, owned("anna"))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		done := make(chan error)
+		go func() { done <- w.wait(ctx) }()
+		time.Sleep(time.Second)
+		f.insert("/q", w.value)
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if err := w.lease.Release(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // once fails the first operation of its kind.
 func once(op string, err error) hook {
 	var done sync.Once
