@@ -42,7 +42,7 @@ func TestIsCommand(t *testing.T) {
 		want bool
 	}{
 		{"", false}, {"--name n1", false}, {"-name n1", false}, {"--help", false}, {"n1", false}, {"--name ca", false},
-		{"ca", true}, {"ca issue n1", true}, {"help", true}, {"completion bash", true}, {"__complete ca", true},
+		{"ca", true}, {"get /a", true}, {"exec-watch", true}, {"ca issue n1", true}, {"help", true}, {"completion bash", true}, {"__complete ca", true},
 	} {
 		if got := isCommand(strings.Fields(tt.args)); got != tt.want {
 			t.Errorf("isCommand(%q) = %t, want %t", tt.args, got, tt.want)

@@ -16,7 +16,15 @@ are flags, listed by
 
   deimos --help
 
-The commands below prepare files for it and end at once, or put load on it.`
+The commands below read and write the keys of a cluster, coordinate programs with
+it, look after it, or prepare files for its members.`
+
+// The groups of commands in the help.
+const (
+	groupKeys    = "keys"
+	groupShare   = "share"
+	groupCluster = "cluster"
+)
 
 // isCommand tells whether the command line, without the name of the program,
 // asks for a command rather than for a member to be run.
@@ -35,14 +43,37 @@ func isCommand(args []string) bool {
 // stderr about an error that is returned.
 func runCommand(ctx context.Context, args, env []string, stdout, stderr io.Writer) error {
 	root := newRoot(env)
-	root.SetArgs(normalize(args))
+	root.SetArgs(normalizeFor(root, args))
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	return root.ExecuteContext(ctx)
 }
 
-// newRoot returns the tree of commands, which run in the environment env. Each command returns its errors and
-// prints none.
+// normalizeFor is normalize for the flags of commands. An argument that is not
+// the name of a flag stays as it is, because it may be a value, and so does what
+// is behind "--".
+func normalizeFor(root *cobra.Command, args []string) []string {
+	out := slices.Clone(args)
+	for i, arg := range out {
+		if arg == "--" {
+			break
+		}
+		name, _, _ := strings.Cut(strings.TrimPrefix(arg, "-"), "=")
+		if strings.HasPrefix(arg, "-") && len(name) > 1 && isFlag(root, name) {
+			out[i] = "-" + arg
+		}
+	}
+	return out
+}
+
+// isFlag reports whether c or a command below it has a flag of that name.
+func isFlag(c *cobra.Command, name string) bool {
+	return name == "help" || c.Flags().Lookup(name) != nil ||
+		slices.ContainsFunc(c.Commands(), func(sub *cobra.Command) bool { return isFlag(sub, name) })
+}
+
+// newRoot returns the tree of commands, which run in the environment env. Each
+// command returns its errors and prints none.
 func newRoot(env []string) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "deimos",
@@ -57,9 +88,26 @@ func newRoot(env []string) *cobra.Command {
 		return daemon.Usagef("%s: %v, see %s --help", c.CommandPath(), err, c.CommandPath())
 	})
 	root.SetHelpCommand(helpCommand(root))
-	root.AddCommand(benchCommand(env), caCommand())
+	root.AddGroup(
+		&cobra.Group{ID: groupKeys, Title: "Keys:"},
+		&cobra.Group{ID: groupShare, Title: "Coordination:"},
+		&cobra.Group{ID: groupCluster, Title: "The cluster:"},
+	)
+	addGroup(root, groupKeys, getCommand(env), putCommand(env), createCommand(env), updateCommand(env), rmCommand(env),
+		lsCommand(env), treeCommand(env), mkdirCommand(env), watchCommand(env), execWatchCommand(env),
+		configCommand(env), exportCommand(env), importCommand(env))
+	addGroup(root, groupShare, lockCommand(env), electCommand(env), registerCommand(env), servicesCommand(env))
+	addGroup(root, groupCluster, membersCommand(env), healthCommand(env), statusCommand(env), benchCommand(env), caCommand())
+	root.AddCommand(manCommand())
 	root.InitDefaultHelpCmd()
 	return root
+}
+
+func addGroup(root *cobra.Command, group string, commands ...*cobra.Command) {
+	for _, c := range commands {
+		c.GroupID = group
+	}
+	root.AddCommand(commands...)
 }
 
 // helpCommand is cobra's own but for a command that does not exist, which it

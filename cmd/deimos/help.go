@@ -8,12 +8,13 @@ import (
 )
 
 const helpHead = `Usage: deimos [--flag value | --flag=value | -flag value] ...
-       deimos ca ... | bench ...
+       deimos COMMAND ...
 
 deimos runs one member of a clustered, consistent key-value store with an HTTP
 API at /keys. Without flags it runs a cluster of one on localhost. With --proxy
-it forwards requests to the members instead. deimos ca makes certificates and
-deimos bench measures members, see deimos ca --help and deimos bench --help.
+it forwards requests to the members instead. Its commands are clients of a
+cluster (get, put, watch, lock, members and more), make certificates and measure
+members: see deimos help.
 
 A setting is taken from the command line, else from the environment, else from
 the configuration file, else it has its default. Lists are separated by commas.

@@ -1,5 +1,6 @@
 // Command deimos runs one member of a Deimos cluster or a proxy in front of
-// one. Its commands, such as deimos ca, prepare files for that and end at once.
+// one. Its commands are for the operators and scripts around a cluster: they
+// read and write keys, coordinate programs, and prepare certificates.
 //
 // The command is the only part of the program that reads flags, the
 // environment, the configuration file and signals, and the only one that ends
@@ -29,10 +30,10 @@ import (
 const closeGrace = 10 * time.Second
 
 func main() {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
-	go watchSignals(signals, cancel, func(s os.Signal) {
+	go watchSignals(signals, func(s os.Signal) { cancel(signalError{s}) }, func(s os.Signal) {
 		fmt.Fprintf(os.Stderr, "deimos: ended at once by a second signal, %s, before it had closed\n", s)
 		os.Exit(exitFailure)
 	})
@@ -46,9 +47,8 @@ const signalPause = time.Second
 // watchSignals asks for a graceful end at the first signal and forces the end
 // at the next one that comes later than signalPause. It lives as long as the
 // process.
-func watchSignals(signals <-chan os.Signal, stop func(), force func(os.Signal)) {
-	<-signals
-	stop()
+func watchSignals(signals <-chan os.Signal, stop, force func(os.Signal)) {
+	stop(<-signals)
 	for first := time.Now(); ; {
 		if s := <-signals; time.Since(first) > signalPause {
 			force(s)
@@ -62,7 +62,7 @@ func watchSignals(signals <-chan os.Signal, stop func(), force func(os.Signal)) 
 // preceded by one sentence on stderr.
 func run(ctx context.Context, args, env []string, stdout, stderr io.Writer) int {
 	err := start(ctx, args, env, stdout, stderr)
-	if err != nil {
+	if err != nil && err.Error() != "" { // a command that was run has said it
 		fmt.Fprintln(stderr, "deimos: "+oneLine(err.Error()))
 	}
 	return exitCode(err)

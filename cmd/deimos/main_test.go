@@ -293,7 +293,7 @@ func TestALaterSignalForcesTheEnd(t *testing.T) {
 		go func() {
 			defer close(done)
 			watchSignals(signals,
-				func() { log = append(log, "stop") },
+				func(s os.Signal) { log = append(log, "stop "+s.String()) },
 				func(s os.Signal) { log = append(log, "force "+s.String()) })
 		}()
 		signals <- syscall.SIGTERM
@@ -301,7 +301,7 @@ func TestALaterSignalForcesTheEnd(t *testing.T) {
 		<-time.After(2 * signalPause)
 		signals <- syscall.SIGINT
 		<-done
-		if got, want := strings.Join(log, ", "), "stop, force interrupt"; got != want {
+		if got, want := strings.Join(log, ", "), "stop terminated, force interrupt"; got != want {
 			t.Errorf("three signals lead to %q, want %q", got, want)
 		}
 	})

@@ -251,6 +251,7 @@ func readEnv(s *settings, byName map[string]*option, env []string) ([]given, err
 			level = append(level, given{o, name, variable, text})
 		case isGone(name):
 			return nil, gone(variable)
+		case slices.Contains(clientVariables, variable): // for the commands
 		default:
 			s.unknownEnv = append(s.unknownEnv, variable)
 		}

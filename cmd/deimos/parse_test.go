@@ -271,7 +271,7 @@ func TestParseTakesTheStrongestLevel(t *testing.T) {
 		{name: "log format", got: func(s *settings) any { return s.logFormat }, want: "text"},
 		{name: "limits", args: "--max-value-bytes 8388608 --history-events 1 --history-bytes 2 --snapshot-count 3 --max-snapshots 4 --max-wals 5",
 			got: func(s *settings) any { return s.config.Limits }, want: "{3 4 5 8388608 1 2}"},
-		{name: "unknown variables are collected", env: "DEIMOS_PORT=tcp://1.2.3.4:5 DEIMOS_name=n1 DEIMOS_HELP=1 HOME=/",
+		{name: "unknown variables are collected", env: "DEIMOS_PORT=tcp://1.2.3.4:5 DEIMOS_name=n1 DEIMOS_HELP=1 DEIMOS_ENDPOINTS=http://n1:4001 DEIMOS_KEY=k HOME=/",
 			got: func(s *settings) any { return s.unknownEnv }, want: "[DEIMOS_HELP DEIMOS_PORT DEIMOS_name]"},
 		{name: "asking for what is the default", args: "--proxy off --initial-cluster-state new --discovery-fallback proxy --cert-file=",
 			got: name, want: ""},

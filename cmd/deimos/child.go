@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/marsevilspirit/deimos/daemon"
+)
+
+// childOutputGrace is how long what a command has left running may go on to
+// write, when this program passes the output on.
+const childOutputGrace = time.Second
+
+// child is a command that runs below this program. The goroutine that starts it
+// waits for it; done is closed then.
+type child struct {
+	cmd  *exec.Cmd
+	done chan struct{}
+	err  error // of Wait, once done is closed
+	// group tells that the command leads a group of processes of its own, which
+	// gets the signals and is ended with it.
+	group bool
+	// signals are to be passed on; they are caught before the command starts.
+	signals chan os.Signal
+}
+
+// startChild runs argv with the streams of the session and env added to its
+// environment. Unless somebody sits at the terminal that it reads from, it is a
+// process group of its own. If this program is killed, so is the command, on
+// Linux.
+func (s *session) startChild(argv []string, env ...string) (*child, error) {
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Env = append(append([]string{}, s.env...), env...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = s.in, s.out, s.err
+	cmd.WaitDelay = childOutputGrace
+	p := &child{cmd: cmd, done: make(chan struct{}), signals: make(chan os.Signal, 8)}
+	p.group = prepareChild(cmd)
+	signal.Notify(p.signals, alsoForwarded...)
+	started := make(chan error)
+	go func() {
+		// The kernel kills the command when the thread ends that has started it.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		defer close(p.done)
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			p.err = cmd.Wait()
+			p.kill() // what it has left running
+		}
+	}()
+	if err := <-started; err != nil {
+		signal.Stop(p.signals)
+		return nil, &childError{exitNotRun, fmt.Sprintf("the command %q cannot be started: %v", argv[0], err)}
+	}
+	return p, nil
+}
+
+// tell passes a signal on. A command that has ended is told nothing.
+func (p *child) tell(sig os.Signal) {
+	if err := signalChild(p, sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		p.kill()
+	}
+}
+
+func (p *child) kill() {
+	// It fails when there is nobody left to kill.
+	_ = signalChild(p, os.Kill)
+}
+
+// exit returns what the command ended with, nil for 0.
+func (p *child) exit() error {
+	exit, ok := errors.AsType[*exec.ExitError](p.err)
+	switch {
+	case p.err == nil || errors.Is(p.err, exec.ErrWaitDelay):
+		return nil
+	case !ok:
+		return &childError{exitFailure, fmt.Sprintf("wait for the command %q: %v", p.cmd.Path, p.err)}
+	case exit.Exited():
+		return &childError{code: exit.ExitCode()}
+	}
+	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		return &childError{code: exitSignal + int(status.Signal())}
+	}
+	return &childError{code: exitFailure}
+}
+
+// childError claims an exit code. Without a text nothing is said: the command
+// has said what it wanted.
+type childError struct {
+	code int
+	text string
+}
+
+func (e *childError) Error() string { return e.text }
+
+// signalError is why the context of the program ends: a signal.
+type signalError struct{ os.Signal }
+
+func (e signalError) Error() string { return e.Signal.String() }
+
+func (e signalError) Unwrap() error { return context.Canceled }
+
+// signalOf returns the signal that has ended the context.
+func signalOf(ctx context.Context) os.Signal {
+	if e, ok := errors.AsType[signalError](context.Cause(ctx)); ok {
+		return e.Signal
+	}
+	return syscall.SIGTERM
+}
+
+// supervise waits for the end of a command that was started, and passes on the signals that this
+// program gets. When lost is closed, the command is told to end at once, and is
+// killed after grace.
+func supervise(ctx context.Context, p *child, lost <-chan struct{}, grace time.Duration) {
+	defer signal.Stop(p.signals)
+	asked := ctx.Done()
+	var late <-chan time.Time
+	for {
+		select {
+		case <-p.done:
+			return
+		case sig := <-p.signals:
+			p.tell(sig)
+		case <-asked:
+			asked = nil
+			p.tell(signalOf(ctx))
+		case <-lost:
+			lost = nil
+			p.tell(syscall.SIGTERM)
+			late = time.After(grace)
+		case <-late:
+			p.kill()
+		}
+	}
+}
+
+// splitCommand separates the arguments of a command from the command line
+// behind "--", which must be there.
+func splitCommand(c *cobra.Command, args []string, before ...string) (own, command []string, err error) {
+	at := c.ArgsLenAtDash()
+	if at < 0 || at == len(args) {
+		return nil, nil, daemon.Usagef("%s needs a command behind two dashes: %s %s -- COMMAND", c.CommandPath(), c.CommandPath(), strings.Join(before, " "))
+	}
+	return args[:at], args[at:], wants(before...)(c, args[:at])
+}
+
+// wantsCommand is wants for a command that takes a command line behind "--".
+func wantsCommand(before ...string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		_, _, err := splitCommand(c, args, before...)
+		return err
+	}
+}

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/marsevilspirit/deimos"
+)
+
+const (
+	// completeTimeout bounds the wait of somebody who has pressed the tab key.
+	completeTimeout = time.Second
+	// completeMax is how many keys a shell is given.
+	completeMax = 1000
+)
+
+// complete offers values of a flag to the shell.
+func complete(c *cobra.Command, flag string, values ...string) {
+	if err := c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic("cmd: complete --" + flag + ": " + err.Error())
+	}
+}
+
+// completeKeys offers the shell the keys that begin with what is typed, for the
+// first argument. Nobody answers: nothing is offered.
+func completeKeys(env []string) cobra.CompletionFunc {
+	return completeFirst(env, func(ctx context.Context, s *session, typed string) ([]string, error) {
+		dir := cleanKey(typed)
+		if !strings.HasSuffix(typed, "/") {
+			dir = path.Dir(dir)
+		}
+		r, err := s.List(ctx, dir)
+		if err != nil {
+			return nil, err
+		}
+		var keys []string
+		for _, n := range r.Node.Nodes {
+			key := n.Key
+			if n.Dir {
+				key += "/"
+			}
+			if strings.HasPrefix(key, "/"+strings.TrimLeft(typed, "/")) && oneLineText(key) == key {
+				keys = append(keys, key)
+			}
+			if len(keys) == completeMax {
+				break
+			}
+		}
+		return keys, nil
+	})
+}
+
+// completeMembers offers the names and ids of members.
+func completeMembers(env []string) cobra.CompletionFunc {
+	return completeFirst(env, func(ctx context.Context, s *session, typed string) ([]string, error) {
+		members, err := s.Members(ctx)
+		if err != nil {
+			return nil, err
+		}
+		var names []string
+		for _, m := range members {
+			if id := deimos.FormatID(m.ID); strings.HasPrefix(id, typed) {
+				names = append(names, cobra.CompletionWithDesc(id, m.Name))
+			}
+			if m.Name != "" && strings.HasPrefix(m.Name, typed) {
+				names = append(names, m.Name)
+			}
+		}
+		slices.Sort(names)
+		return names, nil
+	})
+}
+
+// completeFirst completes the first argument by asking the cluster. The flags
+// on the command line say where it is.
+func completeFirst(env []string, list func(ctx context.Context, s *session, typed string) ([]string, error)) cobra.CompletionFunc {
+	return func(c *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+		const nothing = cobra.ShellCompDirectiveNoFileComp
+		if len(args) > 0 {
+			return nil, nothing
+		}
+		s := &session{env: env, command: c}
+		flag := func(name string) string { return c.Flags().Lookup(name).Value.String() }
+		s.endpoints, s.prefix, s.timeout = flag("endpoints"), flag("prefix"), completeTimeout
+		s.ca, s.cert, s.key = flag("cacert"), flag("cert"), flag("key")
+		s.unverified = flag("insecure-skip-verify") == "true"
+		if err := s.open(); err != nil {
+			return nil, nothing
+		}
+		defer closeClient(s.Client)
+		ctx := c.Context()
+		if ctx == nil {
+			ctx = context.Background()
+		}
+		found, err := list(ctx, s, typed)
+		if err != nil {
+			return nil, nothing
+		}
+		directive := nothing
+		if len(found) > 0 && slices.ContainsFunc(found, func(key string) bool { return strings.HasSuffix(key, "/") }) {
+			directive |= cobra.ShellCompDirectiveNoSpace
+		}
+		return found, directive
+	}
+}

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/marsevilspirit/deimos/internal/clustertest"
+)
+
+// shell is what a test appends to run a script.
+func shell(script string) []string { return []string{"--", "sh", "-c", script} }
+
+func TestCommandsRunWhileALeaseIsHeld(t *testing.T) {
+	p := newPrompt(t)
+	for _, name := range []string{"lock", "elect"} {
+		t.Run(name, func(t *testing.T) {
+			first := p.must(append([]string{name, "n"}, shell(`echo "$DEIMOS_TOKEN"`)...)...)
+			second := p.must(append([]string{name, "n"}, shell(`echo "$DEIMOS_TOKEN"`)...)...)
+			a, errA := strconv.Atoi(strings.TrimSpace(first))
+			b, errB := strconv.Atoi(strings.TrimSpace(second))
+			if errA != nil || errB != nil || b <= a {
+				t.Errorf("the tokens of two holders are %q and %q, want the second greater", first, second)
+			}
+			for _, tt := range []struct {
+				script string
+				code   int
+			}{{"exit 7", 7}, {"kill -KILL $$", exitSignal + 9}} {
+				if o := p.run(append([]string{name, "n"}, shell(tt.script)...)...); o.code != tt.code || o.stderr != "" {
+					t.Errorf("deimos %s -- %s = %+v, want code %d and no word", name, tt.script, o, tt.code)
+				}
+			}
+			if o := p.run(name, "n", "--", "/nowhere/command"); o.code != exitNotRun || !strings.Contains(o.stderr, `"/nowhere/command" cannot be started`) {
+				t.Errorf("deimos %s -- /nowhere/command = %+v, want code %d", name, o, exitNotRun)
+			}
+		})
+	}
+}
+
+func TestOneCommandAtATimeRunsUnderALock(t *testing.T) {
+	p := newPrompt(t)
+	dir := t.TempDir()
+	// mkdir fails for the second of two at once.
+	script := "mkdir " + dir + "/in && sleep 0.05 && rmdir " + dir + "/in"
+	var all []*running
+	for range 4 {
+		all = append(all, p.start(append([]string{"lock", "n"}, shell(script)...)...))
+	}
+	for _, r := range all {
+		if code := <-r.code; code != exitOK {
+			t.Errorf("deimos lock = %d with stderr %q, want 0", code, r.stderr.String())
+		}
+	}
+}
+
+func TestACommandIsStoppedWhenItsLeaseIsLost(t *testing.T) {
+	for _, tt := range []struct{ name, args, dir, script, end string }{
+		{"lock", "lock n", "/locks/_queue/n", "echo up; exec sleep 600", ""},
+		{"elect", "elect n --value me", "/elections/_queue/n", "echo up; exec sleep 600", ""},
+		{"gently", "lock n", "/locks/_queue/n", "trap 'echo bye; exit 0' TERM; echo up; sleep 600 & wait", "bye\n"},
+		{"by force", "lock n --ttl 2s", "/locks/_queue/n", "trap '' TERM; echo up; sleep 600", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			p := newPrompt(t)
+			r := p.start(append(strings.Fields(tt.args), shell(tt.script)...)...)
+			r.waitFor("up\n")
+			p.must("rm", tt.dir, "--recursive")
+			if code := <-r.code; code != exitLost || r.stdout.String() != "up\n"+tt.end || !strings.Contains(r.stderr.String(), "was lost, and the command was stopped\n") {
+				t.Errorf("deimos %s = %d with %q and stderr %q, want %d and %q", tt.args, code, r.stdout.String(), r.stderr.String(), exitLost, tt.end)
+			}
+		})
+	}
+}
+
+func TestACommandIsStoppedBeforeTheLeaseCanHaveEnded(t *testing.T) {
+	c := clustertest.New(t, 1)
+	p := promptOf(t, c)
+	ttl := 3 * time.Second
+	r := p.start(append([]string{"lock", "n", "--ttl", ttl.String(), "--timeout", "1s"}, shell("trap '' TERM; echo up $$; exec sleep 600")...)...)
+	r.waitFor("\n")
+	process := "/proc/" + strings.Fields(r.stdout.String())[1]
+	c.Member(0).Kill()
+	start := time.Now() // no renewal succeeds that is sent after this
+	clustertest.Eventually(t, "the end of the command", func() bool {
+		_, err := os.Stat(process)
+		return err != nil
+	})
+	if took := time.Since(start); took >= ttl {
+		t.Errorf("the command ended %s after the cluster did, want it before %s", took, ttl)
+	}
+	if code := <-r.code; code != exitLost {
+		t.Errorf("deimos lock = %d with stderr %q, want %d", code, r.stderr.String(), exitLost)
+	}
+}
+
+func TestTheRequestToEndIsForTheCommand(t *testing.T) {
+	p := newPrompt(t)
+	r := p.start(append([]string{"lock", "n"}, shell("trap 'echo asked; exit 3' TERM; echo up; sleep 600 & wait")...)...)
+	r.waitFor("up\n")
+	if code := r.stop(); code != 3 || !strings.HasSuffix(r.stdout.String(), "asked\n") {
+		t.Errorf("deimos lock = %d with %q, want the code 3 of the command", code, r.stdout.String())
+	}
+	p.must(append([]string{"lock", "n"}, shell("true")...)...) // it was released
+}
+
+func TestOtherSignalsAreForwarded(t *testing.T) {
+	p := newPrompt(t)
+	r := p.start(append([]string{"lock", "n"}, shell("trap 'echo reload; exit 0' HUP; echo up; sleep 600 & wait")...)...)
+	r.waitFor("up\n")
+	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	if code := <-r.code; code != exitOK || !strings.HasSuffix(r.stdout.String(), "reload\n") {
+		t.Errorf("deimos lock = %d with %q, want the command to get HUP", code, r.stdout.String())
+	}
+}
+
+func TestWhatACommandLeavesRunningEndsWithIt(t *testing.T) {
+	p := newPrompt(t)
+	file := filepath.Join(t.TempDir(), "pid")
+	p.must(append([]string{"lock", "n"}, shell("sleep 600 >/dev/null 2>&1 & echo $! > "+file)...)...)
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	clustertest.Eventually(t, "the end of what the command started", func() bool {
+		stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+		return err != nil || strings.Contains(string(stat), ") Z ")
+	})
+}
+
+func TestExecWatchRunsACommandForEachChange(t *testing.T) {
+	p := newPrompt(t)
+	p.must("put", "/w/a", "one two")
+	p.must("rm", "/w/a")
+	p.must("mkdir", "/w/d")
+	script := `echo "$DEIMOS_WATCH_ACTION $DEIMOS_WATCH_KEY [$DEIMOS_WATCH_VALUE] $DEIMOS_WATCH_INDEX"; [ "$DEIMOS_WATCH_ACTION" != delete ]`
+	r := p.start(append([]string{"exec-watch", "/w", "--recursive", "--from-index", "2"}, shell(script)...)...)
+	want := "set /w/a [one two] 2\ndelete /w/a [] 3\ncreate /w/d [] 4\n"
+	r.waitFor("create /w/d [] 4\n")
+	code := r.stop()
+	if wantErr := "deimos: the command for index 3 has failed: exit code 1\n"; code != exitOK || r.stdout.String() != want || r.stderr.String() != wantErr {
+		t.Errorf("deimos exec-watch = %d with %q and stderr %q, want 0 with %q and %q", code, r.stdout.String(), r.stderr.String(), want, wantErr)
+	}
+	if o := p.run("exec-watch", "/w", "--recursive", "--from-index", "2", "--", "/nowhere/command"); o.code != exitNotRun {
+		t.Errorf("deimos exec-watch -- /nowhere/command = %+v, want code %d", o, exitNotRun)
+	}
+}
+
+func TestCommandsThatRunOthersNeedThem(t *testing.T) {
+	p := &prompt{t, nil}
+	for _, args := range []string{"lock n", "lock -- true", "lock a b -- true", "elect n --", "exec-watch /w", "exec-watch -- true"} {
+		if o := p.run(strings.Fields(args)...); o.code != exitUsage {
+			t.Errorf("deimos %s = %+v, want code %d", args, o, exitUsage)
+		}
+	}
+	for _, args := range []string{"lock a/b -- true", "lock n --ttl 0s -- true", "lock n --ttl 100ms -- true", "elect n --ttl -1s -- true"} {
+		if o := p.run(strings.Fields(args)...); o.code != exitUsage {
+			t.Errorf("deimos %s = %+v, want code %d", args, o, exitUsage)
+		}
+	}
+}

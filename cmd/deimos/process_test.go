@@ -1,0 +1,76 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/marsevilspirit/deimos/internal/clustertest"
+)
+
+// envRunMain makes the test binary the program itself, for tests that need it
+// as a process.
+const envRunMain = "RUN_DEIMOS_MAIN"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(envRunMain) != "" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+// startProcess runs the program as a process of its own, and waits until it has
+// printed a line.
+func (p *prompt) startProcess(args ...string) (*exec.Cmd, *lockedBuffer) {
+	p.t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	var out lockedBuffer
+	cmd := exec.CommandContext(p.t.Context(), self, args...)
+	cmd.Env = append(slices.Clone(p.env), envRunMain+"=1")
+	cmd.Stdout = &out
+	cmd.WaitDelay = time.Second
+	if err := cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	clustertest.Eventually(p.t, "output", func() bool { return strings.Contains(out.String(), "\n") })
+	return cmd, &out
+}
+
+func TestTheCommandGetsTheVerySignal(t *testing.T) {
+	p := newPrompt(t)
+	cmd, out := p.startProcess(append([]string{"lock", "n"}, shell("trap 'echo int; exit 4' INT; echo up; sleep 600 & wait")...)...)
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	err := cmd.Wait()
+	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 4 || out.String() != "up\nint\n" {
+		t.Errorf("deimos lock = %v with %q, want the command to get INT and exit with 4", err, out.String())
+	}
+}
+
+func TestTheCommandDiesWithTheProgram(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the kernel ends it on Linux only")
+	}
+	p := newPrompt(t)
+	cmd, out := p.startProcess(append([]string{"lock", "n"}, shell("echo $$; exec sleep 600")...)...)
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Error("a killed program ended well")
+	}
+	stat := "/proc/" + strings.TrimSpace(out.String()) + "/stat"
+	clustertest.Eventually(t, "the end of the command", func() bool {
+		text, err := os.ReadFile(stat)
+		return err != nil || strings.Contains(string(text), ") Z ")
+	})
+}
