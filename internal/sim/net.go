@@ -126,6 +126,21 @@ func (n *network) deliver(l *link, from *process, inc [16]byte, m raftpb.Message
 	h.proc.receive(m)
 }
 
+// dial stands for the streams that a process opens to the members it knows. A
+// member that was removed is told so by them even if it has nothing to say: its
+// peers close its streams, and it dials until one of them answers.
+func (p *process) dial() {
+	p.after(p.local(election), p.dial)
+	n := p.w.net
+	for _, m := range p.machine.Members() {
+		h := p.w.host(m.ID)
+		if h == nil || h == p.host || !h.up() || n.isCut(n.link(p.host.id, m.ID)) || n.isCut(n.link(m.ID, p.host.id)) {
+			continue
+		}
+		h.proc.admit(p, p.host.disk.incarnation)
+	}
+}
+
 // admit is the transport's opening: who was removed, or comes with another data
 // directory than the log knows, is refused and told so.
 func (p *process) admit(from *process, inc [16]byte) bool {

@@ -97,6 +97,7 @@ func (p *process) start() {
 	p.core.Hasten()
 	p.wake()
 	p.after(between(p.w.rnd, 0, heartbeat), p.tick)
+	p.after(p.local(election), p.dial)
 	p.duties.start()
 }
 
