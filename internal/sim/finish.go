@@ -24,6 +24,10 @@ func (w *world) heal() {
 	w.calm.account()
 	w.healing = true
 	w.tracer.logf("everything heals")
+	for _, f := range w.plan.faults {
+		f.look()
+		f.happened = nil
+	}
 	w.net.heal()
 	for _, h := range w.hosts {
 		h.resume()
