@@ -524,6 +524,30 @@ func TestARestartedMemberLearnsTheTimeByAHeartbeat(t *testing.T) {
 	}
 }
 
+// Nobody remembers the running time then: a key may live longer by the age of
+// the newest entry, never shorter.
+func TestARestartOfAllMembersGoesOnFromTheNewestStamp(t *testing.T) {
+	net := newCoreNet(t, 3)
+	leader := net.elect(1)
+	net.tick()
+	leader.Propose(net.now, testProposal(1, "a"))
+	net.settle()
+	stamped := leader.clock.timeMS()
+	for range 50 { // idle
+		net.tick()
+		net.settle()
+	}
+	if got := leader.clock.timeMS(); got < stamped+4900 {
+		t.Fatalf("the leader counted %d ms in 5 s", got-stamped)
+	}
+	for _, id := range net.ids {
+		net.start(id, net.cores[id].storage)
+	}
+	if got := net.elect(2).clock.timeMS(); got != stamped {
+		t.Errorf("cluster time after a restart of all members = %d ms, want the %d ms of the newest entry", got, stamped)
+	}
+}
+
 func TestClock(t *testing.T) {
 	c := clock{gapMax: time.Second}
 	if got := c.timeMS(); got != 1 {

@@ -282,6 +282,25 @@ func TestRemovePeerDoesNotWaitForASilentPeer(t *testing.T) {
 	}
 }
 
+// A learner says nothing of its own accord, and its leader has nothing more to
+// say to it once it was removed. It must not go on as if it were a member.
+func TestAMemberThatSaysNothingIsToldOfItsRemoval(t *testing.T) {
+	r, p, a, b := proxied(t)
+	p.Cut(faultproxy.Both)
+	eventually(t, "inactive peer", func() bool { return a.sender.ActiveSince(2).IsZero() })
+	r.markRemoved(1)
+	b.sender.RemovePeer(1)
+	p.Heal()
+	select {
+	case err := <-a.sender.Err():
+		if !errors.Is(err, ErrRemoved) {
+			t.Errorf("Err() = %v, want %v", err, ErrRemoved)
+		}
+	case <-time.After(patience):
+		t.Errorf("no news of the removal within %s", patience)
+	}
+}
+
 func TestSilentPeerIsNoticed(t *testing.T) {
 	_, p, a, b := proxied(t)
 	// The streams from 2 to 1 were opened through the proxy, those from 1 to 2

@@ -136,6 +136,8 @@ func (a *admin) attempt(p *process, t *task) {
 		switch {
 		case member == nil || !member.IsLearner:
 			a.end(t, member != nil)
+		case t.host.replaced: // it is lost, and never catches up
+			a.end(t, false)
 		case p.caughtUp(t.host.id):
 			a.propose(p, t, raftpb.ConfChange{Type: raftpb.ConfChangeAddNode, NodeID: t.host.id})
 		}

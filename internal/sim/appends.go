@@ -66,6 +66,9 @@ func (a *appender) syncTime() time.Duration {
 	if h.hungUntil > a.p.w.now {
 		took += h.hungUntil - a.p.w.now
 	}
+	if h.syncDelay > 0 || h.hungUntil > a.p.w.now {
+		h.slowSyncs++
+	}
 	return took
 }
 

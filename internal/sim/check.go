@@ -38,11 +38,12 @@ type entryInfo struct {
 	term, prevTerm uint64
 	hash           uint64
 	run, seq       uint64
-	// at is when the leader made it, and leaderTime how long there had been
-	// leaders until then.
-	at, leaderTime time.Duration
-	changes        int
-	stampMS        int64
+	// at is when the leader made it, leaderTime how long there had been leaders
+	// until then, busy how long it had not been calm, and forgotten how much of
+	// the cluster time had been lost.
+	at, leaderTime, busy, forgotten time.Duration
+	changes                         int
+	stampMS                         int64
 }
 
 func newChecker(w *world) *checker {
@@ -115,7 +116,11 @@ func (c *checker) match(p *process, st *raftnode.Status, e *raftpb.Entry, prev u
 		}
 		return
 	}
-	info := entryInfo{term: e.Term, prevTerm: prev, hash: hash, at: c.w.now, leaderTime: c.w.calm.led(), changes: c.w.calm.changes}
+	calm := &c.w.calm
+	info := entryInfo{
+		term: e.Term, prevTerm: prev, hash: hash,
+		at: c.w.now, leaderTime: calm.led(), busy: calm.busy, forgotten: calm.forgotten, changes: calm.changes,
+	}
 	if e.Type == raftpb.EntryNormal && len(e.Data) >= raftnode.PrefixBytes {
 		d := decodeEntry(e)
 		info.run, info.seq, info.stampMS = d.Run, d.Seq, d.TimeMS
@@ -149,6 +154,7 @@ func (c *checker) turned(p *process, old, st *raftnode.Status) {
 			l := &leadership{id: p.host.id, term: st.Term, log: p.view.clone()}
 			c.elected = append(c.elected, l)
 			c.complete(l)
+			c.timeGoesOn(p)
 		} else if other != p.host.id {
 			c.w.fail("two leaders", "members %x and %x lead in term %d", other, p.host.id, st.Term)
 		}
@@ -168,6 +174,46 @@ func (c *checker) complete(l *leadership) {
 			c.has(l, i)
 		}
 	}
+}
+
+// timeGoesOn notes how much of the cluster time is lost with a new leader. One
+// that was led before goes on from the running time. One that has heard nobody
+// since its start has only the newest stamp of its log, as when all members were
+// down, and the time since that stamp does not count. What of it was not calm
+// makes keys late anyway.
+func (c *checker) timeGoesOn(p *process) {
+	if p.knowsTime {
+		return
+	}
+	p.knowsTime = true
+	newest := c.newestStamp(&p.view)
+	if newest == nil {
+		return
+	}
+	calm := &c.w.calm
+	lost := max(c.w.now-newest.at-(calm.busy-newest.busy), 0)
+	calm.forgotten += lost
+	c.w.tracer.logf("member %x leads and knows no cluster time but that of its log, which is %s of calm behind", p.host.id, lost)
+}
+
+// newestStamp returns the entry with the newest cluster time in a log, nil if it
+// has none.
+func (c *checker) newestStamp(v *logView) *entryInfo {
+	for raftIndex := v.last(); raftIndex > 0; raftIndex-- {
+		term, known := v.term(raftIndex)
+		if !known { // below a snapshot, and committed
+			term = c.committed[raftIndex]
+		}
+		if raftIndex >= uint64(len(c.entries)) {
+			continue
+		}
+		for i := range c.entries[raftIndex] {
+			if e := &c.entries[raftIndex][i]; e.term == term && e.stampMS != 0 {
+				return e
+			}
+		}
+	}
+	return nil
 }
 
 // later checks that what was committed in a term from a raft index on was known
@@ -287,8 +333,10 @@ type calmness struct {
 	// leaderTime and busy are the time with a leader, and the time that was not
 	// calm.
 	leaderTime, busy time.Duration
-	sampled          time.Duration
-	hasLeader        bool
+	// forgotten is the cluster time that was lost although it was calm then.
+	forgotten time.Duration
+	sampled   time.Duration
+	hasLeader bool
 	// changes counts elected leaders and pauses; faults those that are active.
 	changes     int
 	pauses      int

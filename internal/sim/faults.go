@@ -24,8 +24,12 @@ var sites = []string{
 	"boot: before the first snapshot", "boot: before the log is made", "boot: after the log is made",
 }
 
-// commonSites are those that every run passes soon.
-const commonSites = 15
+const (
+	// soonSites are those that every member passes soon while there is a leader.
+	soonSites = 8
+	// commonSites are those that every run passes soon.
+	commonSites = 15
+)
 
 // faultKinds are all kinds. The weights are for the profiles mixed, restarts,
 // network, disks, members, time.
@@ -145,11 +149,24 @@ func killAtSite(f *fault) (func(), bool) {
 	if chance(f.rnd, 0.6) {
 		site = sites[f.rnd.IntN(commonSites)]
 	}
+	if f.tries > 0 { // nobody has passed its site
+		f.w.disarm(f)
+		site = sites[f.rnd.IntN(soonSites)]
+	}
 	if h == nil || h.arm != "" {
 		return nil, false
 	}
-	h.arm, h.armed, h.downFor, h.killed = site, 1+f.rnd.IntN(4), f.lasts, f.seen
+	h.arm, h.armed, h.downFor, h.armedBy = site, 1+f.rnd.IntN(4), f.lasts, f
 	return nil, true
+}
+
+// disarm takes back a fault that waits for a site.
+func (w *world) disarm(f *fault) {
+	for _, h := range w.hosts {
+		if h.arm != "" && h.armedBy == f {
+			h.arm = ""
+		}
+	}
 }
 
 // cutOff makes cuts for the length of a fault.
@@ -164,11 +181,8 @@ func (f *fault) cutOff(cut func(a, b *host) bool) func() {
 			}
 		}
 	}
-	dropped := n.dropped
+	f.loses(cuts)
 	return func() {
-		if n.dropped > dropped {
-			f.seen()
-		}
 		if !f.w.healing { // which has healed the network already
 			for _, c := range cuts {
 				n.cut(c[0], c[1], -1)
@@ -177,21 +191,31 @@ func (f *fault) cutOff(cut func(a, b *host) bool) func() {
 	}
 }
 
+// loses makes the loss of a message on one of the links the sign that the fault
+// has happened.
+func (f *fault) loses(links [][2]*host) {
+	f.grows(func() (lost int) {
+		for _, l := range links {
+			lost += f.w.net.link(l[0].id, l[1].id).lost
+		}
+		return lost
+	})
+}
+
 func isolateLeader(f *fault) (func(), bool) {
 	p := f.w.leader()
 	if p == nil {
 		return nil, false
 	}
-	h, n := p.host, f.w.net
+	h := p.host
 	h.isolated++
-	dropped := n.dropped
+	var links [][2]*host
+	for _, other := range f.w.hosts {
+		links = append(links, [2]*host{h, other}, [2]*host{other, h})
+	}
+	f.loses(links)
 	f.w.after(50*time.Millisecond, func() { f.alone(p) })
-	return func() {
-		h.isolated--
-		if n.dropped > dropped {
-			f.seen()
-		}
-	}, true
+	return func() { h.isolated-- }, true
 }
 
 // leadsAlone is how long a leader may go on to lead whom nobody hears: two
@@ -260,13 +284,8 @@ func storm(f *fault) (func(), bool) {
 		drop: f.rnd.Float64() * 0.5, duplicate: f.rnd.Float64() * 0.5, reorder: chance(f.rnd, 0.7),
 		delayMin: between(f.rnd, time.Millisecond, 25*time.Millisecond), jitter: between(f.rnd, time.Millisecond, 100*time.Millisecond),
 	}
-	dropped := n.dropped
-	return func() {
-		if n.dropped > dropped {
-			f.seen()
-		}
-		n.weather = fairWeather
-	}, true
+	f.grows(func() int { return n.stormy })
+	return func() { n.weather = fairWeather }, true
 }
 
 func (f *fault) pause(h *host) (func(), bool) {
@@ -276,10 +295,8 @@ func (f *fault) pause(h *host) (func(), bool) {
 	h.pause()
 	f.w.calm.changes++
 	f.w.calm.pauses++
-	return func() {
-		f.seen()
-		h.resume()
-	}, true
+	f.seen()
+	return h.resume, true
 }
 
 func pauseLeader(f *fault) (func(), bool) {
@@ -444,14 +461,10 @@ func appendsLost(f *fault) (func(), bool) {
 	if p := f.w.leader(); h == nil || p == nil || p.host == h || f.w.net.noAppends != 0 {
 		return nil, false
 	}
-	f.w.net.noAppends = h.id
-	dropped := f.w.net.dropped
-	return func() {
-		f.w.net.noAppends = 0
-		if f.w.net.dropped > dropped {
-			f.seen()
-		}
-	}, true
+	n := f.w.net
+	n.noAppends = h.id
+	f.grows(func() int { return n.lostAppends })
+	return func() { n.noAppends = 0 }, true
 }
 
 // burst writes more at once than waits for a slow watcher, or than a learner may

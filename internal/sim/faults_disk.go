@@ -11,13 +11,8 @@ func slowDisk(f *fault) (func(), bool) {
 		return nil, false
 	}
 	h.syncDelay = between(f.rnd, 5*time.Millisecond, 2*time.Second)
-	syncs := h.disk.syncs
-	return func() {
-		h.syncDelay = 0
-		if h.disk.syncs > syncs {
-			f.seen()
-		}
-	}, true
+	f.grows(func() int { return h.slowSyncs })
+	return func() { h.syncDelay = 0 }, true
 }
 
 func hungDisk(f *fault) (func(), bool) {
@@ -25,8 +20,9 @@ func hungDisk(f *fault) (func(), bool) {
 	if p == nil {
 		return nil, false
 	}
-	p.host.hungUntil = f.w.now + f.lasts
-	f.seen()
+	h := p.host
+	h.hungUntil = f.w.now + f.lasts
+	f.grows(func() int { return h.slowSyncs })
 	return nil, true
 }
 
@@ -55,12 +51,11 @@ func diskFull(f *fault) (func(), bool) {
 	for _, h := range full {
 		h.lowDisk = true
 	}
-	refused := f.w.rows["D7"]
+	f.grows(func() int { return f.w.rows["D7"] })
 	return func() {
 		for _, h := range full {
 			h.lowDisk = false
 		}
-		f.observed = f.observed || f.w.rows["D7"] > refused
 	}, true
 }
 
@@ -83,7 +78,7 @@ func (f *fault) victim() *host {
 		return nil
 	}
 	for _, m := range p.machine.Members() {
-		if m.IsLearner { // somebody is just being added
+		if m.IsLearner && w.admin.wantsVote(m.ID) { // somebody is just being added
 			return nil
 		}
 	}

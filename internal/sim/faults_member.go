@@ -9,7 +9,7 @@ import (
 func swapMember(f *fault) (func(), bool) {
 	w := f.w
 	voters, _ := w.voters()
-	if voters == 0 || !w.admin.idle() || len(w.hosts) > 12 {
+	if voters == 0 || !w.admin.idle() || len(w.present()) > 12 {
 		return nil, false
 	}
 	remove := func() {
@@ -23,7 +23,7 @@ func swapMember(f *fault) (func(), bool) {
 	}
 	h := w.admin.add(false, func(ok bool) { f.observed = f.observed || ok })
 	if chance(f.rnd, 0.2) { // it dies at its first start
-		h.arm, h.armed, h.downFor = sites[len(sites)-1], 1, 200*time.Millisecond
+		h.arm, h.armed, h.downFor, h.armedBy = sites[len(sites)-1], 1, 200*time.Millisecond, nil
 	}
 	if voters > 2 {
 		w.after(f.lasts+between(f.rnd, 0, 3*time.Second), func() {
@@ -38,7 +38,7 @@ func swapMember(f *fault) (func(), bool) {
 // learner adds one that stays a learner until it is promoted by hand.
 func learner(f *fault) (func(), bool) {
 	w := f.w
-	if voters, _ := w.voters(); voters == 0 || !w.admin.idle() || len(w.hosts) > 12 {
+	if voters, _ := w.voters(); voters == 0 || !w.admin.idle() || len(w.present()) > 12 {
 		return nil, false
 	}
 	h := w.admin.add(true, func(ok bool) { f.observed = f.observed || ok })

@@ -54,10 +54,10 @@ type host struct {
 	clock    hostClock
 
 	// arm is the site at which the process is to die, armed how many more times
-	// it must pass it, and killed is told.
-	arm    string
-	armed  int
-	killed func()
+	// it must pass it, and armedBy the fault that wants it, if one does.
+	arm     string
+	armed   int
+	armedBy *fault
 	// downFor is how long the host stays down after the armed site.
 	downFor time.Duration
 
@@ -67,6 +67,8 @@ type host struct {
 	lowDisk    bool
 	refusals   int
 	applyDelay time.Duration
+	// slowSyncs counts the fsyncs that its disk has kept waiting.
+	slowSyncs int
 	// shown is the newest store index that a local read was answered with.
 	shown uint64
 	boots int
@@ -231,8 +233,8 @@ func (h *host) dies(site string) bool {
 	h.arm = ""
 	h.w.tracer.logf("member %x dies at site %q", h.id, site)
 	h.w.row("R2")
-	if h.killed != nil {
-		h.killed()
+	if h.armedBy != nil {
+		h.armedBy.seen()
 	}
 	h.crash()
 	h.w.after(h.downFor, h.boot)

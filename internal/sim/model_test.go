@@ -162,6 +162,21 @@ func TestDiskKeepsWhatWasSynced(t *testing.T) {
 	}
 }
 
+func TestDiskHoldsWhatASnapshotReplaces(t *testing.T) {
+	d := &disk{}
+	d.create(deimos.Incarnation{1}, raftpb.SnapshotMetadata{}, raftpb.HardState{})
+	d.write(logBatch{hs: raftpb.HardState{Term: 1}, entries: entriesOf(1, 1, 9)})
+	d.sync()
+	d.write(logBatch{snapshot: &raftpb.SnapshotMetadata{Index: 7, Term: 2}})
+	d.sync()
+	if !d.holds(7, 2) || !d.holds(5, 2) {
+		t.Error("the disk does not hold what the snapshot of a later term covers")
+	}
+	if d.holds(8, 2) || !d.holds(8, 1) {
+		t.Error("above the snapshot the disk does not hold the entries of its log")
+	}
+}
+
 func TestDiskFallsBackToTheOlderSnapshot(t *testing.T) {
 	d := &disk{}
 	d.create(deimos.Incarnation{1}, raftpb.SnapshotMetadata{}, raftpb.HardState{})

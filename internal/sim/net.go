@@ -28,8 +28,9 @@ type network struct {
 	links   map[[2]uint64]*link
 	// noAppends is a member to whom no append gets through.
 	noAppends uint64
-	// dropped, duplicated and transfers count what the network did.
-	dropped, duplicated, transfers int
+	// stormy counts the messages that were lost or doubled by the weather,
+	// lostAppends those to noAppends.
+	stormy, lostAppends int
 }
 
 type link struct {
@@ -38,8 +39,9 @@ type link struct {
 	cuts int
 	// lastAt is when the newest message arrives.
 	lastAt time.Duration
-	// breaks counts how often the link was cut: a connection does not survive it.
-	breaks int
+	// breaks counts how often the link was cut, which a connection does not
+	// survive, and lost the messages that met a cut.
+	breaks, lost int
 }
 
 func newNetwork(w *world) *network {
@@ -82,14 +84,24 @@ func copyMessage(m raftpb.Message) raftpb.Message {
 // send carries one ordinary message.
 func (n *network) send(p *process, m raftpb.Message) {
 	l := n.link(p.host.id, m.To)
-	if n.isCut(l) || chance(n.rnd, n.weather.drop) || m.Type == raftpb.MsgApp && m.To == n.noAppends {
+	switch {
+	case n.isCut(l):
+		l.lost++
+		n.lose(p, m.To)
+		return
+	case chance(n.rnd, n.weather.drop):
+		n.stormy++
+		n.lose(p, m.To)
+		return
+	case m.Type == raftpb.MsgApp && m.To == n.noAppends:
+		n.lostAppends++
 		n.lose(p, m.To)
 		return
 	}
 	copies := 1
 	if n.weather.duplicate > 0 && chance(n.rnd, n.weather.duplicate) {
 		copies += 1 + n.rnd.IntN(2)
-		n.duplicated++
+		n.stormy++
 	}
 	for range copies {
 		at := n.w.now + between(n.rnd, n.weather.delayMin, n.weather.delayMin+n.weather.jitter)
@@ -105,7 +117,6 @@ func (n *network) send(p *process, m raftpb.Message) {
 
 // lose drops a message; the transport notices some of that.
 func (n *network) lose(p *process, to uint64) {
-	n.dropped++
 	if chance(n.rnd, 0.3) {
 		p.call(func() { p.core.ReportUnreachable(to) })
 	}
@@ -113,7 +124,11 @@ func (n *network) lose(p *process, to uint64) {
 
 func (n *network) deliver(l *link, from *process, inc [16]byte, m raftpb.Message) {
 	h := n.w.host(m.To)
-	if n.isCut(l) || h == nil || h.proc == nil {
+	cut := n.isCut(l)
+	if cut {
+		l.lost++
+	}
+	if cut || h == nil || h.proc == nil {
 		if !from.dead && !from.host.paused {
 			n.lose(from, m.To)
 		}
@@ -124,6 +139,21 @@ func (n *network) deliver(l *link, from *process, inc [16]byte, m raftpb.Message
 	}
 	n.w.tracer.mix(uint64(n.w.now), uint64(m.Type), m.From, m.To, m.Term, m.Index, m.Commit, uint64(len(m.Entries)))
 	h.proc.receive(m)
+}
+
+// dial stands for the streams that a process opens to the members it knows. A
+// member that was removed is told so by them even if it has nothing to say: its
+// peers close its streams, and it dials until one of them answers.
+func (p *process) dial() {
+	p.after(p.local(election), p.dial)
+	n := p.w.net
+	for _, m := range p.machine.Members() {
+		h := p.w.host(m.ID)
+		if h == nil || h == p.host || !h.up() || n.isCut(n.link(p.host.id, m.ID)) || n.isCut(n.link(m.ID, p.host.id)) {
+			continue
+		}
+		h.proc.admit(p, p.host.disk.incarnation)
+	}
 }
 
 // admit is the transport's opening: who was removed, or comes with another data
@@ -163,7 +193,6 @@ func (n *network) sendSnapshot(p *process, m raftpb.Message) {
 		p.call(func() { p.core.ReportSnapshot(m.To, raft.SnapshotFailure) })
 		return
 	}
-	n.transfers++
 	m.Snapshot = &raftpb.Snapshot{Metadata: f.meta}
 	m = copyMessage(m)
 	l := n.link(p.host.id, m.To)

@@ -341,7 +341,6 @@ type deadline struct {
 	deadlineMS int64
 	index      uint64
 	set        entryInfo
-	busy       time.Duration
 }
 
 func newTTLOracle(w *world) *ttlOracle {
@@ -371,10 +370,9 @@ func (t *ttlOracle) observe(e *store.Event, entries []raftnode.Entry) {
 		delete(t.due, key)
 		return
 	}
-	t.w.calm.account()
 	t.due[key] = deadline{
 		ttl:        time.Duration(deadlineMS-e.NowMS()) * time.Millisecond,
-		deadlineMS: deadlineMS, index: e.Index(), set: *info, busy: t.w.calm.busy - (t.w.now - info.at),
+		deadlineMS: deadlineMS, index: e.Index(), set: *info,
 	}
 }
 
@@ -415,12 +413,14 @@ func (t *ttlOracle) expired(e *store.Event, exp *entryInfo) {
 }
 
 // notLate checks the bound above: a second, plus all time that was not calm,
-// plus what slow clocks take.
+// plus the cluster time that nobody remembered, plus what slow clocks take.
 func (t *ttlOracle) notLate(key string, d deadline, at time.Duration) {
-	t.w.calm.account()
-	busy := max(t.w.calm.busy-d.busy, 0)
-	most := time.Duration(float64(d.ttl)/t.slow) + time.Second + busy
+	calm := &t.w.calm
+	calm.account()
+	busy, forgotten := calm.busy-d.set.busy, calm.forgotten-d.set.forgotten
+	most := time.Duration(float64(d.ttl)/t.slow) + time.Second + busy + forgotten
 	if passed := at - d.set.at; passed > most {
-		t.w.fail("TTL late", "%s (ttl %s, index %d) is still there after %s, of which %s were not calm", key, d.ttl, d.index, passed, busy)
+		t.w.fail("TTL late", "%s (ttl %s, index %d) is still there after %s, of which %s were not calm and %s were forgotten",
+			key, d.ttl, d.index, passed, busy, forgotten)
 	}
 }

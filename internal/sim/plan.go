@@ -17,16 +17,24 @@ type plan struct {
 	duration time.Duration
 	options  options
 	faults   []*fault
+	// late says that the planned time is over, and faults get their last chance.
+	late bool
 }
 
 // fault is one planned fault.
 type fault struct {
-	w        *world
-	n        int
-	at       time.Duration
-	lasts    time.Duration
-	kind     *faultKind
-	rnd      *mathrand.Rand
+	w     *world
+	n     int
+	at    time.Duration
+	lasts time.Duration
+	kind  *faultKind
+	rnd   *mathrand.Rand
+	// tries is how often it has begun, active that it has not ended since, and
+	// late that it began after the planned time.
+	tries        int
+	active, late bool
+	// happened, unless nil, tells whether the fault has left a trace by now.
+	happened func() bool
 	observed bool
 }
 
@@ -118,11 +126,14 @@ func (f *fault) try() {
 		w.after(100*time.Millisecond, f.try)
 		return
 	}
+	f.happened = nil
 	end, ok := f.kind.begin(f)
 	if !ok {
 		w.after(150*time.Millisecond, f.try)
 		return
 	}
+	f.tries++
+	f.active, f.late = true, w.plan.late
 	w.tracer.mix(uint64(w.now), uint64(f.n))
 	w.tracer.logf("fault %d: %s", f.n, f)
 	if !f.kind.calm {
@@ -130,13 +141,65 @@ func (f *fault) try() {
 	}
 	w.after(f.lasts, func() {
 		w.tracer.logf("fault %d ends: %s", f.n, f.kind.name)
+		f.look()
+		f.active = false
 		if end != nil {
 			end()
 		}
 		if !f.kind.calm {
 			w.calm.end()
 		}
+		f.again()
 	})
+}
+
+// grows makes the growth of a counter the sign that the fault has happened.
+func (f *fault) grows(counter func() int) {
+	before := counter()
+	f.happened = func() bool { return counter() > before }
+}
+
+// look finds out whether the fault has happened by now.
+func (f *fault) look() {
+	if f.happened != nil && f.happened() {
+		f.seen()
+	}
+}
+
+// again begins a fault that has ended and that nobody has noticed, once the
+// planned time is over.
+func (f *fault) again() {
+	if f.w.plan.late && f.tries > 0 && !f.active && !f.observed {
+		f.try()
+	}
+}
+
+// lateFor is how long a fault that gets its last chance may have to wait for its
+// condition: a leader, say, or calm.
+const lateFor = 15 * time.Second
+
+// lastChances goes on beyond the planned time until the faults have happened
+// that could not: those that wait for a leader or for calm, because another
+// fault took it away for all the time that was left, and those that nobody has
+// noticed, which begin again. A fault that begins now comes to its end.
+func (w *world) lastChances() {
+	pl := w.plan
+	pl.late = true
+	for _, f := range pl.faults {
+		if f.look(); !f.observed {
+			pl.duration += f.lasts + lateFor
+			f.again()
+		}
+	}
+	for w.now < pl.duration && pl.pending() { // the end of which a fault may put off
+		w.advanceWhile(pl.duration, pl.pending)
+	}
+}
+
+// pending reports whether a fault that had no chance by the planned end has not
+// had it yet.
+func (pl *plan) pending() bool {
+	return slices.ContainsFunc(pl.faults, func(f *fault) bool { return !f.observed || f.late && f.active })
 }
 
 // seen notes that the fault has really happened.

@@ -27,7 +27,9 @@ type process struct {
 	machine *server.Machine
 	st      *store.Store
 	born    time.Duration // host clock at the start
-	status  raftnode.Status
+	// knowsTime says that it has heard the cluster time of a leader, or led.
+	knowsTime bool
+	status    raftnode.Status
 
 	// The inbox of the loop.
 	locals    []raftpb.Message
@@ -97,6 +99,7 @@ func (p *process) start() {
 	p.core.Hasten()
 	p.wake()
 	p.after(between(p.w.rnd, 0, heartbeat), p.tick)
+	p.after(p.local(election), p.dial)
 	p.duties.start()
 }
 
@@ -158,7 +161,10 @@ func (p *process) turn() {
 		}
 	}
 	for _, m := range peers {
-		if err := p.core.Step(now, m); err != nil && !p.tolerate(err) {
+		switch err := p.core.Step(now, m); {
+		case err == nil:
+			p.knowsTime = p.knowsTime || m.Type == raftpb.MsgHeartbeat && m.Term == p.core.Status().Term
+		case !p.tolerate(err):
 			return
 		}
 	}

@@ -93,15 +93,32 @@ func TestCorpusStaysClean(t *testing.T) {
 		if text = strings.TrimSpace(text); text == "" {
 			continue
 		}
-		seed, err := strconv.ParseUint(text, 10, 64)
+		cfg, err := corpusConfig(text)
 		if err != nil {
 			t.Fatalf("testdata/seeds.txt: %v", err)
 		}
-		run(t, Config{Seed: seed})
+		run(t, cfg)
 	}
 	if err := lines.Err(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// corpusConfig reads a line of the corpus: a seed, and after "without" the
+// numbers of the faults to leave out.
+func corpusConfig(text string) (Config, error) {
+	seed, skip, _ := strings.Cut(text, " without ")
+	number, err := strconv.ParseUint(seed, 10, 64)
+	cfg := Config{Seed: number, Skip: map[int]bool{}}
+	for n := range strings.SplitSeq(skip, ",") {
+		if n == "" {
+			continue
+		}
+		fault, bad := strconv.Atoi(n)
+		err = errors.Join(err, bad)
+		cfg.Skip[fault] = true
+	}
+	return cfg, err
 }
 
 // TestDefectsOfTheDriverAreCaught shows that the checks are awake: every defect

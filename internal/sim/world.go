@@ -14,8 +14,9 @@ import (
 type Config struct {
 	// Seed decides everything that the other fields leave open.
 	Seed uint64
-	// Duration is the simulated time during which faults happen. 0: the seed
-	// decides, between 20 and 60 seconds.
+	// Duration is the simulated time for which faults are planned. 0: the seed
+	// decides, between 20 and 60 seconds. The run goes on beyond it until those
+	// have happened that could not.
 	Duration time.Duration
 	// Profile names the kind of faults that prevail, one of [Profiles]. Empty:
 	// the seed decides.
@@ -200,6 +201,7 @@ func (w *world) run() {
 	for w.now < w.plan.duration { // which a fault may put off
 		w.advance(w.plan.duration)
 	}
+	w.lastChances()
 	w.heal()
 	w.finish()
 }

@@ -13,7 +13,7 @@ func timeMutants() []mutant {
 			catchers: by("server", "TestExpiryFollowsTheTimeOfTheEntry"),
 		},
 		{
-			id: "M29", name: "new leader starts cluster time from the newest stamp only",
+			id: "M29", sim: true, name: "new leader starts cluster time from the newest stamp only",
 			why:      "keys live for ever on an idle cluster whose leaders change",
 			edits:    []edit{{"raftnode/clock.go", "func (c *clock) begin(mono time.Duration) { c.last = mono }", "func (c *clock) begin(mono time.Duration) { c.last, c.now = mono, c.floor }"}},
 			catchers: by("raftnode", "TestANewLeaderGoesOnFromTheRunningTime"),

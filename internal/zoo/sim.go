@@ -29,7 +29,6 @@ func blind() []waiting {
 		{"M18", "needs an answer that outlives a retry and a change of leader"},
 		{"M19", "nothing is lost or read wrongly by it: a leader without a quorum only goes on in vain"},
 		{"M20", "nothing is lost or read wrongly by it: there are only more elections"},
-		{"M29", "a TTL ends late by it, on an idle cluster, and never early"},
 		{"F1", "a TTL ends early only by what two clocks drift apart while one member leads"},
 	}
 }

@@ -44,7 +44,7 @@ type options struct {
 
 // summary is what a process found. Its JSON form goes from child to parent.
 type summary struct {
-	Seeds                                                  int
+	Seeds, Planned, Observed                               int
 	Failures                                               []failure
 	Rows                                                   map[string]int
 	Profiles                                               map[string]int
@@ -154,6 +154,12 @@ func here(o *options) *summary {
 		res := sim.Run(o.config(o.from + n))
 		s.Seeds++
 		s.Profiles[res.Profile]++
+		s.Planned += len(res.Faults)
+		for i := range res.Faults {
+			if res.Faults[i].Observed {
+				s.Observed++
+			}
+		}
 		for row, count := range res.Rows {
 			if count > 0 {
 				s.Rows[row]++
@@ -236,6 +242,8 @@ func child(self string, o *options, from uint64, count int) (*summary, error) {
 
 func (s *summary) add(o *summary) {
 	s.Seeds += o.Seeds
+	s.Planned += o.Planned
+	s.Observed += o.Observed
 	s.Failures = append(s.Failures, o.Failures...)
 	for row, n := range o.Rows {
 		s.Rows[row] += n
@@ -257,6 +265,7 @@ func (s *summary) add(o *summary) {
 func (s *summary) print(took time.Duration) {
 	fmt.Printf("%d seeds, %.0f simulated hours in %s: %d writes, %d reads, %d unknown outcomes, %d watch events, %d expiries, %d leaders\n",
 		s.Seeds, s.Simulated.Hours(), took.Round(time.Millisecond), s.Writes, s.Reads, s.Unknown, s.WatchEvents, s.Expiries, s.Leaders)
+	fmt.Printf("faults: %d planned, %d observed\n", s.Planned, s.Observed)
 	fmt.Print("profiles:")
 	for _, p := range slices.Sorted(maps.Keys(s.Profiles)) {
 		fmt.Printf(" %s %d", p, s.Profiles[p])
