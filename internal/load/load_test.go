@@ -144,12 +144,12 @@ func TestTimeoutIsAFailureAndALatency(t *testing.T) {
 		url := s.listen(t)
 		t.Cleanup(func() { close(hang) }) // before the server stops
 		cfg := config(Put, url)
-		cfg.Connections, cfg.Duration, cfg.Requests, cfg.Timeout = 1, 0, 10, 100*time.Millisecond
+		cfg.Connections, cfg.Duration, cfg.Requests, cfg.Timeout = 1, 0, 10, time.Second
 		change(&cfg)
 		r := mustRun(t, cfg)
 		wantFailures(t, r, "1 timeout 0 0")
-		if r.Operations != 9 || r.Reconnects != 1 || r.Latency.Count != 10 || r.Latency.Max < 0.1 {
-			t.Errorf("%d operations, %d reconnects, %d latencies up to %v s, want 9, 1, 10 and at least 0.1 s",
+		if r.Operations != 9 || r.Reconnects != 1 || r.Latency.Count != 10 || r.Latency.Max < 1 {
+			t.Errorf("%d operations, %d reconnects, %d latencies up to %v s, want 9, 1, 10 and at least 1 s",
 				r.Operations, r.Reconnects, r.Latency.Count, r.Latency.Max)
 		}
 	})
@@ -433,6 +433,7 @@ func TestBadConfigurationsAreNamed(t *testing.T) {
 		{"connections", func(c *Config) { c.Connections = ConnectionsMax + 1 }},
 		{"keys", func(c *Config) { c.Keys.Count = 0 }},
 		{"keys", func(c *Config) { c.Keys.Count = KeysMax + 1 }},
+		{"rate", func(c *Config) { *c = Default(OpenLoop); c.Rate = 0.05 }},
 		{"per-dir", func(c *Config) { c.Keys.PerDir = -1 }},
 		{"value-bytes", func(c *Config) { c.Keys.ValueBytes = ValueBytesMax + 1 }},
 		{"value-bytes", func(c *Config) { *c = Default(WatchFanout); c.Keys.ValueBytes = eventDigits - 1 }},
@@ -446,6 +447,7 @@ func TestBadConfigurationsAreNamed(t *testing.T) {
 		{"rate", func(c *Config) { c.Rate = 1 }},
 		{"rate", func(c *Config) { c.Work = OpenLoop }},
 		{"rate", func(c *Config) { c.Work, c.Rate = OpenLoop, RateMax+1 }},
+		{"rate", func(c *Config) { *c = Default(OpenLoop); c.Rate = 0.05 }},
 		{"per-dir", func(c *Config) { *c = Default(List); c.Keys.PerDir = 0 }},
 		{"watchers", func(c *Config) { *c = Default(WatchFanout); c.Watchers = 0 }},
 		{"prefix", func(c *Config) { c.Target.Prefix = "keys" }},
