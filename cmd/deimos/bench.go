@@ -200,11 +200,14 @@ func (o *benchOptions) tls() (*tls.Config, error) {
 
 // run does the work and prints the result.
 func (o *benchOptions) run(ctx context.Context, stdout, stderr io.Writer) error {
-	if isTerminal(stderr) {
+	watched := isTerminal(stderr)
+	if watched {
 		o.config.Progress = func(p load.Progress) { printProgress(stderr, p) }
-		defer fmt.Fprint(stderr, clearLine)
 	}
 	result, err := load.Run(ctx, o.config)
+	if watched {
+		fmt.Fprint(stderr, clearLine)
+	}
 	if e, ok := errors.AsType[*load.ConfigError](err); ok {
 		return daemon.Usagef("--%s: %s", e.Name, e.Reason)
 	}
@@ -249,12 +252,14 @@ func isTerminal(w io.Writer) bool {
 
 const clearLine = "\r\x1b[K"
 
+// printProgress writes over the line before.
 func printProgress(w io.Writer, p load.Progress) {
 	what := p.Elapsed.Round(time.Second).String()
-	if p.Elapsed < 0 {
-		what = "warm-up"
-	}
-	if p.Total > 0 {
+	switch {
+	case p.Elapsed < time.Second/2 && p.Operations == 0:
+		fmt.Fprint(w, clearLine+"warm-up")
+		return
+	case p.Total > 0:
 		what = fmt.Sprintf("%d of %d", p.Operations, p.Total)
 	}
 	fmt.Fprintf(w, "%s%s: %.0f/s, p99 %s, %d failed", clearLine, what, p.OperationsPerSecond, p.P99.Round(time.Microsecond), p.Failures)

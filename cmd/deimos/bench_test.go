@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/marsevilspirit/deimos/internal/load"
 )
@@ -145,6 +146,23 @@ func TestTimesAreShownWithThreeDigits(t *testing.T) {
 	} {
 		if got := roundSeconds(tt.seconds); got != tt.want {
 			t.Errorf("roundSeconds(%v) = %s, want %s", tt.seconds, got, tt.want)
+		}
+	}
+}
+
+func TestProgressIsOneLineThatIsWrittenOver(t *testing.T) {
+	for _, tt := range []struct {
+		p    load.Progress
+		want string
+	}{
+		{load.Progress{Elapsed: -time.Second}, "warm-up"},
+		{load.Progress{Elapsed: 2 * time.Second, Operations: 500, OperationsPerSecond: 249.9, P99: 1234567, Failures: 3}, "2s: 250/s, p99 1.235ms, 3 failed"},
+		{load.Progress{Elapsed: time.Second, Operations: 10, OperationsPerSecond: 10, P99: time.Second, Total: 100}, "10 of 100: 10/s, p99 1s, 0 failed"},
+	} {
+		var out bytes.Buffer
+		printProgress(&out, tt.p)
+		if want := clearLine + tt.want; out.String() != want {
+			t.Errorf("printProgress(%+v) prints %q, want %q", tt.p, &out, want)
 		}
 	}
 }

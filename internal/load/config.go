@@ -233,6 +233,8 @@ func (c *Config) checkWork() error {
 		return invalid("rate", "only open-loop and watch-fanout have one; %s is as fast as it is answered", c.Work)
 	case paced && !(c.Rate > 0 && c.Rate <= RateMax):
 		return invalid("rate", "%v is not above 0 and up to %d", c.Rate, RateMax)
+	case paced && c.Duration > 0 && c.Rate*c.Duration.Seconds() < 1:
+		return invalid("rate", "nothing is due within %v at %v a second", c.Duration, c.Rate)
 	case c.Work == List && c.Keys.PerDir == 0:
 		return invalid("per-dir", "list needs directories, with 1 key in each at least")
 	case c.Work == WatchFanout && (c.Watchers < 1 || c.Watchers > WatchersMax):

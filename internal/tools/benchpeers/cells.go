@@ -120,7 +120,7 @@ func (b *bench) config(w load.Work, system string, at *server) load.Config {
 		cfg.Target.Endpoints = []string{at.url}
 	}
 	if w != load.Fill {
-		cfg.Duration, cfg.Warmup = b.measure, warmup
+		cfg.Duration, cfg.Warmup = b.measure, b.warmup
 	}
 	return cfg
 }

@@ -117,9 +117,24 @@ func (b *bench) one(c *cell, configure func(column string, cfg *load.Config)) fu
 		if err != nil {
 			return nil, nil, err
 		}
+		filled := map[load.Keys]bool{}
+		for _, column := range c.columns {
+			fill := b.config(load.Fill, deimos, cl.members[0])
+			connections := fill.Connections
+			configure(column, &fill)
+			fill.Connections = connections
+			if filled[fill.Keys] {
+				continue
+			}
+			filled[fill.Keys] = true
+			if _, err := b.load(ctx, c, fill); err != nil {
+				return nil, nil, errors.Join(err, cl.stop())
+			}
+		}
 		return func(ctx context.Context, column string) (figures []float64, err error) {
 			for _, w := range []load.Work{load.Put, load.Get} {
 				cfg := b.config(w, deimos, cl.members[0])
+				cfg.Filled = true
 				configure(column, &cfg)
 				r, err := b.load(ctx, c, cfg)
 				if err != nil {

@@ -10,38 +10,43 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
 	// idlePerAddress is how many connections come from one address of the
 	// loopback network, each of which has only so many ports.
 	idlePerAddress = 20_000
+	// idleDialMax bounds the time until a watcher is accepted.
+	idleDialMax = 10 * time.Second
 	// idleDialers is how many connections are made at once.
 	idleDialers = 32
 	// idleReserve is how many files a process needs besides its connections.
 	idleReserve = 1000
-	// idleSettle is what a server is given to come to rest.
-	idleSettle = 3 * time.Second
 )
 
 // idleCell looks what a watcher costs that nothing happens to.
 func (b *bench) idleCell() *cell {
 	c := &cell{name: "idle-watchers", columns: []string{deimos, etcd},
-		rows: []row{{thousands(float64(b.idle)) + " idle long polls: memory of each", size, true}}}
+		rows: []row{{idleName(b.idle), size, true}}}
 	c.open = func(context.Context) (measure, func() error, error) {
 		n, before, err := raiseOpenFiles(b.idle)
 		if err != nil {
 			return nil, nil, err
 		}
 		if n < b.idle {
-			c.note("idle-watchers: only %d watchers, because of the limit of open files", n)
-			fmt.Fprintf(b.log, "benchpeers: only %d idle watchers, because of the limit of open files (ulimit -n)\n", n)
+			c.rows[0].name = idleName(n)
+			c.note("idle-watchers: %s of %s, because this process may not open more files", thousands(float64(n)), thousands(float64(b.idle)))
+			fmt.Fprintf(b.log, "benchpeers: %s\n", c.notes[0])
 		}
 		return func(ctx context.Context, system string) ([]float64, error) { return b.idleWatchers(ctx, system, n) },
 			func() error { return syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before) }, nil
 	}
 	return c
 }
+
+func idleName(n int) string { return thousands(float64(n)) + " idle long polls: memory of each" }
 
 // raiseOpenFiles lets this process and those that it starts have n connections,
 // or as many as the system allows.
@@ -67,7 +72,7 @@ func (b *bench) idleWatchers(ctx context.Context, system string, n int) (figures
 	}
 	defer func() { err = errors.Join(err, cl.stop()) }()
 	s := cl.members[0]
-	if err := rest(ctx); err != nil {
+	if err := b.rest(ctx); err != nil {
 		return nil, err
 	}
 	before, err := memory(s.pid(), "VmRSS")
@@ -77,13 +82,13 @@ func (b *bench) idleWatchers(ctx context.Context, system string, n int) (figures
 	conns, err := watchAll(ctx, s, system, n)
 	defer func() {
 		for _, conn := range conns {
-			conn.Close()
+			_ = conn.Close() // nothing was written that counts
 		}
 	}()
 	if err != nil {
 		return nil, err
 	}
-	if err := rest(ctx); err != nil {
+	if err := b.rest(ctx); err != nil {
 		return nil, err
 	}
 	after, err := memory(s.pid(), "VmRSS")
@@ -94,9 +99,9 @@ func (b *bench) idleWatchers(ctx context.Context, system string, n int) (figures
 }
 
 // rest lets a server come to rest.
-func rest(ctx context.Context) error {
+func (b *bench) rest(ctx context.Context) error {
 	select {
-	case <-time.After(idleSettle):
+	case <-time.After(b.settle):
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -147,16 +152,28 @@ func watchAll(ctx context.Context, s *server, system string, n int) ([]net.Conn,
 	return conns, firstErr
 }
 
+// chooseLate lets the system choose the port of a socket when it connects, and
+// not before, which is slow where most are taken.
+func chooseLate(_, _ string, conn syscall.RawConn) error {
+	var err error
+	if controlErr := conn.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+	}); controlErr != nil {
+		return controlErr
+	}
+	return err
+}
+
 // watch opens a long poll and waits until it is accepted.
 func watch(ctx context.Context, s *server, system string, i int) (net.Conn, error) {
 	host := strings.TrimPrefix(s.url, "http://")
-	dialer := net.Dialer{Timeout: 10 * time.Second, KeepAlive: -1,
+	dialer := net.Dialer{Timeout: idleDialMax, KeepAlive: -1, Control: chooseLate,
 		LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+i/idlePerAddress))}}
 	conn, err := dialer.DialContext(ctx, "tcp", host)
 	if err != nil {
 		return nil, err
 	}
-	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(idleDialMax)); err != nil {
 		return conn, err
 	}
 	if _, err := fmt.Fprintf(conn, "GET %s/bench/k%04d?wait=true HTTP/1.1\r\nHost: %s\r\n\r\n", prefix(system), i%10_000, host); err != nil {

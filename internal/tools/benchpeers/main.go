@@ -15,6 +15,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -32,7 +33,7 @@ func main() {
 		}
 		return
 	}
-	b := bench{log: os.Stderr}
+	b := bench{log: os.Stderr, warmup: time.Second, settle: 3 * time.Second}
 	flag.StringVar(&b.deimos, "bin", "bin/deimos", "the deimos program")
 	flag.StringVar(&b.etcd, "etcd", "", "the etcd program (default: that of the system, which is installed if this is root on a Debian)")
 	flag.StringVar(&b.out, "out", "bench-results", "directory of the results and, meanwhile, of the data")
@@ -62,6 +63,8 @@ type bench struct {
 	deimos, etcd, out        string
 	rounds                   int
 	measure                  time.Duration // of one measurement
+	warmup                   time.Duration // before each
+	settle                   time.Duration // until the memory of a server is looked at
 	fillKeys, growKeys, idle int
 	log                      *os.File
 
@@ -71,10 +74,7 @@ type bench struct {
 	runs int    // clusters so far, for their directories
 }
 
-// warmup is how long a server works before it is measured.
-const warmup = time.Second
-
-func run(ctx context.Context, b *bench, pattern string, list bool) error {
+func run(ctx context.Context, b *bench, pattern string, list bool) (err error) {
 	chosen, err := regexp.Compile(pattern)
 	if err != nil {
 		return fmt.Errorf("-cells: %w", err)
@@ -100,7 +100,7 @@ func run(ctx context.Context, b *bench, pattern string, list bool) error {
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}
-	defer os.RemoveAll(b.dir)
+	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
 	r, err := newReport(b)
 	if err != nil {
 		return err

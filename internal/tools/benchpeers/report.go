@@ -163,11 +163,10 @@ func (r *report) save() error {
 
 func (r *report) markdown() string {
 	var text strings.Builder
-	fmt.Fprintf(&text, "%s, %d processors (%s), memory %s, %s, %s, %s, %s; load average before: %s. %d rounds of %v s in turn, begun %s.\n"+
-		"Each figure is the median of the rounds, with the smallest and the largest. A ratio is that of the figures of one round, again\n"+
-		"median, smallest and largest.\n",
-		r.Machine.Processor, r.Machine.Processors, "all used", r.Machine.Memory, r.Machine.Kernel, r.Machine.Go, r.Machine.Deimos, r.Machine.Etcd,
-		r.Machine.Load, r.Rounds, r.Seconds, r.Begun)
+	m := &r.Machine
+	fmt.Fprintf(&text, "%d processors (%s), memory %s, %s; %s (%s); %s.\n", m.Processors, m.Processor, m.Memory, m.Kernel, m.Deimos, m.Go, m.Etcd)
+	fmt.Fprintf(&text, "Rounds: %d, of %v s each measurement, from %s on; load average before: %s.\n", r.Rounds, r.Seconds, r.Begun, m.Load)
+	text.WriteString("A figure is the median of the rounds, with the smallest and the largest; a ratio is taken within a round first.\n")
 	r.peers(&text)
 	r.growth(&text)
 	if len(r.Notes) > 0 {

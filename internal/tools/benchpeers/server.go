@@ -49,7 +49,6 @@ type server struct {
 	name string
 	url  string
 	args []string
-	env  []string
 	log  string
 	http *http.Client
 	cmd  *exec.Cmd
