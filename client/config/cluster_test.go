@@ -35,7 +35,7 @@ type arrival struct {
 // With -watchers 200 -changes 100 its figures say something.
 func TestAChangeReachesAllViews(t *testing.T) {
 	t.Parallel()
-	cluster := clustertest.NewHTTP(t, 3)
+	cluster := clustertest.New(t, 3)
 	writer := open(t, cluster.URLs()...)
 	put := func(version int) time.Time {
 		t.Helper()

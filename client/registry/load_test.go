@@ -84,7 +84,7 @@ func (f *fleet) closeAll(t *testing.T) {
 // -services 100 -instances 20 its figures say something.
 func TestViewsConvergeAfterAKill(t *testing.T) {
 	t.Parallel()
-	cluster := clustertest.NewHTTP(t, 3)
+	cluster := clustertest.New(t, 3)
 	f := &fleet{regs: make([][]*registry.Registration, *servicesFlag)}
 	for i := range *servicesFlag {
 		f.clients = append(f.clients, open(t, cluster.URLs()...))
