@@ -199,9 +199,9 @@ func (a *answer) end() bool {
 		a.grow()
 		a.out = append(a.out, "0\r\n\r\n"...)
 	}
-	a.send()
+	err := a.send()
 	a.writeBy = time.Time{}
-	return a.err == nil
+	return err == nil
 }
 
 // errAbandoned stands for a handler that has given up.

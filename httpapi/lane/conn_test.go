@@ -272,7 +272,7 @@ func TestSilentConnectionsAreClosed(t *testing.T) {
 
 func TestStream(t *testing.T) {
 	var events chan string
-	var ended chan error
+	var ended chan struct{ err error }
 	stream := func(w http.ResponseWriter, r *http.Request) {
 		rc := http.NewResponseController(w)
 		w.WriteHeader(http.StatusOK)
@@ -283,19 +283,19 @@ func TestStream(t *testing.T) {
 			select {
 			case e, ok := <-events:
 				if !ok {
-					ended <- nil
+					ended <- struct{ err error }{}
 					return
 				}
 				_, _ = io.WriteString(w, e)
 			case <-r.Context().Done():
-				ended <- r.Context().Err()
+				ended <- struct{ err error }{r.Context().Err()}
 				return
 			}
 		}
 	}
 	t.Run("ends with the handler", func(t *testing.T) {
 		bubble(t, stream, func(r *rig) {
-			events, ended = make(chan string), make(chan error, 1)
+			events, ended = make(chan string), make(chan struct{ err error }, 1)
 			c := r.dial()
 			defer c.Close()
 			for range 2 { // the connection is of use afterwards
@@ -322,7 +322,7 @@ func TestStream(t *testing.T) {
 	})
 	t.Run("ends with the client", func(t *testing.T) {
 		bubble(t, stream, func(r *rig) {
-			events, ended = make(chan string), make(chan error, 1)
+			events, ended = make(chan string), make(chan struct{ err error }, 1)
 			c := r.dial()
 			c.send(simple + "\r\n")
 			if _, err := http.ReadResponse(c.in, nil); err != nil {
@@ -331,14 +331,14 @@ func TestStream(t *testing.T) {
 			if err := c.Close(); err != nil {
 				t.Fatalf("Close() = %v, want nil", err)
 			}
-			if err := <-ended; !errors.Is(err, context.Canceled) {
-				t.Errorf("context = %v, want %v", err, context.Canceled)
+			if end := <-ended; !errors.Is(end.err, context.Canceled) {
+				t.Errorf("context = %v, want %v", end.err, context.Canceled)
 			}
 		})
 	})
 	t.Run("the next request waits", func(t *testing.T) {
 		bubble(t, stream, func(r *rig) {
-			events, ended = make(chan string), make(chan error, 1)
+			events, ended = make(chan string), make(chan struct{ err error }, 1)
 			c := r.dial()
 			defer c.Close()
 			c.send(simple + "\r\n")

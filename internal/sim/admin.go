@@ -3,6 +3,7 @@ package sim
 import (
 	"errors"
 	mathrand "math/rand/v2"
+	"slices"
 	"time"
 
 	"go.etcd.io/raft/v3"
@@ -45,6 +46,11 @@ func newAdmin(w *world) *admin {
 }
 
 func (a *admin) wantsVote(id uint64) bool { return a.votes[id] }
+
+// isAdding reports whether a leader knows a learner that is to become a voter.
+func (a *admin) isAdding(p *process) bool {
+	return slices.ContainsFunc(p.machine.Members(), func(m deimos.Member) bool { return m.IsLearner && a.wantsVote(m.ID) })
+}
 
 func (a *admin) idle() bool { return len(a.tasks) == 0 && !a.busy }
 

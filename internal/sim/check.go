@@ -310,7 +310,10 @@ func (c *checker) sending(p *process, m *raftpb.Message) {
 		if d.hs.Term < m.Term {
 			c.w.fail("term not durable", "member %x confirms an append of term %d, durable is term %d", p.host.id, m.Term, d.hs.Term)
 		}
-		if last := max(d.last(), d.newest().Index); m.Index > last {
+		// What a leader of a later term has replaced meanwhile may be confirmed to
+		// the earlier one as if that had come first: the later one was elected by a
+		// majority without those entries, so that they cannot be committed.
+		if last, term := d.end(); m.Index > last && m.Term >= term {
 			c.w.fail("append not durable", "member %x confirms raft index %d, durable is %d", p.host.id, m.Index, last)
 		}
 	}

@@ -155,6 +155,16 @@ func (d *disk) last() uint64 {
 	return 0
 }
 
+// end is the raft index and the term at which what is durable ends, in the log
+// or with a snapshot.
+func (d *disk) end() (raftIndex, term uint64) {
+	newest := d.newest()
+	if n := len(d.entries); n > 0 && d.entries[n-1].Index >= newest.Index {
+		return d.entries[n-1].Index, d.entries[n-1].Term
+	}
+	return newest.Index, newest.Term
+}
+
 // newest is the newest snapshot that the log names.
 func (d *disk) newest() raftpb.SnapshotMetadata {
 	if n := len(d.snapshots); n > 0 {

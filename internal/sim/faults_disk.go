@@ -70,17 +70,21 @@ func (f *fault) victim() *host {
 	}
 	p := w.leader()
 	voters, allUp := w.voters()
-	if p == nil || voters < 3 || !allUp || !w.admin.idle() {
+	if p == nil || !allUp || !w.admin.idle() {
+		return nil
+	}
+	if voters < 3 {
+		if w.plan.late && !w.admin.isAdding(p) { // removals that met have left two
+			w.admin.add(false, nil)
+		}
 		return nil
 	}
 	h := w.anyUp(f.rnd)
 	if h == nil || h == p.host || p.machine.IncarnationOf(h.id).IsZero() {
 		return nil
 	}
-	for _, m := range p.machine.Members() {
-		if m.IsLearner && w.admin.wantsVote(m.ID) { // somebody is just being added
-			return nil
-		}
+	if w.admin.isAdding(p) {
+		return nil
 	}
 	return h
 }

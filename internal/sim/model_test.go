@@ -177,6 +177,33 @@ func TestDiskHoldsWhatASnapshotReplaces(t *testing.T) {
 	}
 }
 
+func TestConfirmedAppendsAreDurable(t *testing.T) {
+	d := &disk{}
+	d.create(deimos.Incarnation{1}, raftpb.SnapshotMetadata{}, raftpb.HardState{})
+	d.write(logBatch{hs: raftpb.HardState{Term: 3}, entries: append(entriesOf(1, 1, 4), entriesOf(3, 5, 7)...)})
+	d.sync()
+	p := &process{w: &world{}, host: &host{disk: d}}
+	for _, tt := range []struct {
+		name string
+		m    raftpb.Message
+		ok   bool
+	}{
+		{"the last entry", raftpb.Message{Term: 3, Index: 7}, true},
+		{"one that is not durable", raftpb.Message{Term: 3, Index: 8}, false},
+		{"one of a term that is not durable", raftpb.Message{Term: 4, Index: 7}, false},
+		{"one that a later leader has replaced", raftpb.Message{Term: 1, Index: 9}, true},
+		{"a refusal", raftpb.Message{Term: 3, Index: 9, Reject: true}, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.m.Type = raftpb.MsgAppResp
+			c := newChecker(p.w)
+			if v := caught(func() { c.sending(p, &tt.m) }); (v == nil) != tt.ok {
+				t.Errorf("sending() = %v, want ok %v", v, tt.ok)
+			}
+		})
+	}
+}
+
 func TestDiskFallsBackToTheOlderSnapshot(t *testing.T) {
 	d := &disk{}
 	d.create(deimos.Incarnation{1}, raftpb.SnapshotMetadata{}, raftpb.HardState{})
