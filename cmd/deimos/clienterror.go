@@ -51,7 +51,7 @@ func explain(c *cobra.Command, err error) error {
 	case errors.As(err, &refused):
 		text = explainRefusal(c, refused)
 	case errors.As(err, &status) && status.Status == http.StatusNotFound && strings.Contains(status.Message, "page not found"):
-		text = fmt.Sprintf("%s has no %s: is it a member, and --prefix right?", status.Endpoint, status.Op)
+		text = fmt.Sprintf("%s does not know %s: is it a member, and --prefix right?", status.Endpoint, status.Op)
 	case errors.As(err, &status) && strings.Contains(status.Message, "HTTP request to an HTTPS server"):
 		text = fmt.Sprintf("%s speaks TLS: use https:// in --endpoints", status.Endpoint)
 	case errors.Is(err, client.ErrInvalidArgument):
