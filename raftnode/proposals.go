@@ -15,9 +15,11 @@ const (
 	proposalBatchMax      = 256
 	proposalBatchBytesMax = 1 << 20
 	// appendingMax bounds this member's own appends under way: proposals that
-	// come meanwhile share the next message, which is cheaper than to hand each
-	// few on at once. Two, so that the disk never waits.
-	appendingMax = 2
+	// come meanwhile share the next message and the next fsync. With one, the disk
+	// waits for a turn of the loop between two fsyncs, which is short; with
+	// two, every other batch is the few proposals that came in that moment, and has an
+	// fsync, messages and wake-ups of its own.
+	appendingMax = 1
 	// forwardedMax and forwardedBytesMax bound the proposals of other members
 	// that wait here; more are dropped, as if the network had lost them.
 	forwardedMax      = 16384
