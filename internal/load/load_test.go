@@ -53,6 +53,8 @@ func TestEachWorkSendsWhatItSays(t *testing.T) {
 				change(&cfg)
 				r := mustRun(t, cfg)
 				wantFailures(t, r)
+				mu.Lock() // the server has no request any more, which the race detector cannot know
+				defer mu.Unlock()
 				if r.Operations != requests || len(got) != requests || r.Latency.Count != requests {
 					t.Errorf("%d operations, %d latencies, and the server had %d requests, want %d", r.Operations, r.Latency.Count, len(got), requests)
 				}
