@@ -41,7 +41,8 @@ cluster: build ## run three members on 127.0.0.1:4001-4003, data in cluster.deim
 
 .PHONY: test
 test: ## run all tests with the race detector, SEEDS (300) seeds of the simulator and the cheap part of the bug zoo
-	$(GO) test -race -timeout $(TEST_TIMEOUT) $$($(GO) list ./... | grep -vE '/test/faults|/internal/sim')
+	# Four at a time: most of these tests wait for clusters more than they compute.
+	$(GO) test -race -p 4 -timeout $(TEST_TIMEOUT) $$($(GO) list ./... | grep -vE '/test/faults|/internal/sim')
 	# One by one: a simulated cluster is one goroutine, in which there is no race
 	# to find, and a run under fault with too little traffic proves nothing.
 	$(GO) test -p 1 -timeout $(TEST_TIMEOUT) ./internal/sim ./test/faults

@@ -45,10 +45,11 @@ func (c *Client) Get(ctx context.Context, key string, opts ...GetOption) (*Respo
 		o.get(p)
 	}
 	p.query.Set(deimos.ParamQuorum, strconv.FormatBool(!p.local))
+	p.query.Set(deimos.ParamSorted, "true") // Deimos always sorts, etcd if asked
 	return c.send(ctx, http.MethodGet, key, p)
 }
 
-// List is Get for directories: the children are in Node.Nodes. A file is
+// List is Get for directories: the children are in Node.Nodes, sorted by key. A file is
 // [deimos.ErrNotDir].
 func (c *Client) List(ctx context.Context, key string, opts ...GetOption) (*Response, error) {
 	r, err := c.Get(ctx, key, opts...)

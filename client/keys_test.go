@@ -19,14 +19,14 @@ var calls = []struct {
 	want string
 }{
 	{"get", func(ctx context.Context, c *Client) (*Response, error) { return c.Get(ctx, "a/../b//c/") },
-		"GET /keys/b/c?quorum=true"},
+		"GET /keys/b/c?quorum=true&sorted=true"},
 	{"get the root", func(ctx context.Context, c *Client) (*Response, error) { return c.Get(ctx, "") },
-		"GET /keys?quorum=true"},
+		"GET /keys?quorum=true&sorted=true"},
 	{"get of odd names", func(ctx context.Context, c *Client) (*Response, error) { return c.Get(ctx, "/a b?c#d%2F;é") },
-		"GET /keys/a%20b%3Fc%23d%252F;%C3%A9?quorum=true"},
+		"GET /keys/a%20b%3Fc%23d%252F;%C3%A9?quorum=true&sorted=true"},
 	{"local recursive get", func(ctx context.Context, c *Client) (*Response, error) {
 		return c.Get(ctx, "/a", WithRecursive(), WithLocalRead())
-	}, "GET /keys/a?quorum=false&recursive=true"},
+	}, "GET /keys/a?quorum=false&recursive=true&sorted=true"},
 	{"set", func(ctx context.Context, c *Client) (*Response, error) { return c.Set(ctx, "/a", "x=1&y") },
 		"PUT /keys/a value=x%3D1%26y"},
 	{"set of nothing", func(ctx context.Context, c *Client) (*Response, error) { return c.Set(ctx, "/a", "") },
