@@ -74,19 +74,25 @@ var nextPort atomic.Uint32
 // started again on its own, and no two tests of this process get the same.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
+	l := Listen(t)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return l.Addr().String()
+}
+
+// Listen listens on such an address. Whoever listens itself takes this: an
+// address that was just given back stays in use while another test starts a
+// process, which holds all files of this one until it runs its own program.
+func Listen(t testing.TB) net.Listener {
+	t.Helper()
 	const low, count = 12000, 18000
 	for range count {
 		port := low + (uint32(os.Getpid())*37+nextPort.Add(1))%count
-		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port)))
-		l, err := net.Listen("tcp", address)
-		if err != nil {
-			continue
+		if l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port)))); err == nil {
+			return l
 		}
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
-		return address
 	}
 	t.Fatal("proctest: no port is free")
-	return ""
+	return nil
 }

@@ -59,11 +59,7 @@ func newNetwork(t testing.TB, targets []string) *network {
 			}
 			n.links[pair{from, to}] = &link{proxy: p}
 		}
-		door, err := net.Listen("tcp", proctest.FreeAddress(t))
-		if err != nil {
-			t.Fatal(err)
-		}
-		n.doors = append(n.doors, door)
+		n.doors = append(n.doors, proctest.Listen(t))
 	}
 	for to, door := range n.doors {
 		n.wg.Go(func() { n.accept(door, to) })
