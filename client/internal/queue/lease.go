@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/marsevilspirit/deimos/client"
+	"github.com/marsevilspirit/deimos/client/internal/retry"
 )
 
 var (
@@ -148,7 +149,7 @@ func (l *Lease) remove(ctx context.Context) (found bool, err error) {
 			return false, err
 		}
 		doubt = doubt || errors.Is(err, client.ErrUnknownOutcome)
-		if sleep(ctx, retryPause) != nil {
+		if retry.Sleep(ctx, retryPause) != nil {
 			return false, err
 		}
 	}
@@ -161,7 +162,7 @@ func (l *Lease) requestMax() time.Duration { return l.cfg.TTL / 5 }
 func (l *Lease) keep(sent time.Time) {
 	defer close(l.kept)
 	defer l.timer.Stop()
-	for next := sent.Add(l.cfg.TTL / 3); sleep(l.ctx, time.Until(next)) == nil; {
+	for next := sent.Add(l.cfg.TTL / 3); retry.Sleep(l.ctx, time.Until(next)) == nil; {
 		sent = time.Now()
 		limited, cancel := context.WithTimeout(l.ctx, l.requestMax())
 		err := l.line.renew(limited, l.place, l.cfg.TTL)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/marsevilspirit/deimos"
 	"github.com/marsevilspirit/deimos/client"
+	"github.com/marsevilspirit/deimos/client/internal/retry"
 )
 
 // config is that of a contender with a TTL of ten seconds, so that the lease is
@@ -35,7 +36,7 @@ func TestLossIsReportedBeforeTheClusterRemovesThePlace(t *testing.T) {
 	const never = time.Hour
 	deaf := func(d time.Duration) error { time.Sleep(d); return nil } // does not hear the end of its context
 	patient := func(ctx context.Context, d time.Duration) error {
-		if sleep(ctx, d) != nil {
+		if retry.Sleep(ctx, d) != nil {
 			return unknown()
 		}
 		return nil
@@ -130,7 +131,7 @@ func TestLeaseIsKeptForAsLongAsRenewalsAreAnswered(t *testing.T) {
 			if op != "renew" {
 				return nil
 			}
-			if n++; n%2 == 1 && sleep(ctx, time.Hour) != nil {
+			if n++; n%2 == 1 && retry.Sleep(ctx, time.Hour) != nil {
 				return unknown()
 			}
 			return nil
@@ -171,7 +172,7 @@ func TestErrLooksAtTheClockItself(t *testing.T) {
 		f := newFakeLine(10 * time.Second)
 		f.setBefore(func(ctx context.Context, op string) error {
 			if op == "renew" {
-				return sleep(ctx, time.Hour)
+				return retry.Sleep(ctx, time.Hour)
 			}
 			return nil
 		})

@@ -26,6 +26,7 @@ import (
 
 	"github.com/marsevilspirit/deimos"
 	"github.com/marsevilspirit/deimos/client"
+	"github.com/marsevilspirit/deimos/client/internal/retry"
 )
 
 const (
@@ -129,7 +130,7 @@ func (w *contender) wait(ctx context.Context) error {
 			return err
 		}
 		w.cfg.Log.Debug("queue is not reached", "queue", w.cfg.Dir, "error", err)
-		if err := sleep(ctx, retryPause); err != nil {
+		if err := retry.Sleep(ctx, retryPause); err != nil {
 			return fmt.Errorf("waiting for the turn: %w", err)
 		}
 	}
@@ -300,7 +301,7 @@ func (w *contender) leave(ctx context.Context) {
 				}
 			}
 		}
-		if w.doubt && sleep(ctx, retryPause) != nil {
+		if w.doubt && retry.Sleep(ctx, retryPause) != nil {
 			return
 		}
 	}
@@ -332,18 +333,6 @@ func isTemporary(err error) bool {
 		}
 	}
 	return false
-}
-
-// sleep waits, and returns the cause of the end of ctx if that comes first.
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 // Place is one contender in the line.
