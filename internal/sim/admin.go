@@ -37,6 +37,10 @@ type task struct {
 const (
 	adminInterval = 100 * time.Millisecond
 	adminPatience = 25 * time.Second
+	// adminTimeout is what a member is given to answer, and adminGivesUp when
+	// the answer of one that has died is no longer waited for.
+	adminTimeout = 3 * time.Second
+	adminGivesUp = 4 * time.Second
 )
 
 func newAdmin(w *world) *admin {
@@ -98,8 +102,27 @@ func (a *admin) step() {
 		return
 	}
 	if p := a.w.leader(); p != nil {
-		a.attempt(p, t)
+		a.confirm(p, t)
 	}
+}
+
+// confirm makes the change once a quorum has confirmed that the process leads
+// and it has applied all that was committed: a leader that was cut off may not
+// know a member that another has added, and it would seem removed.
+func (a *admin) confirm(p *process, t *task) {
+	a.busy = true
+	told := false
+	end := func(err error) {
+		if told {
+			return
+		}
+		told, a.busy = true, false
+		if err == nil && p.isLeader() {
+			a.attempt(p, t)
+		}
+	}
+	p.readers.read(adminTimeout, end)
+	a.w.after(adminGivesUp, func() { end(errDeadline) }) // the process may have died
 }
 
 // replaceLost takes out members that will never come back, and adds others.
@@ -125,7 +148,7 @@ func (a *admin) end(t *task, ok bool) {
 	t.then(ok)
 }
 
-// attempt makes the change at the leader.
+// attempt makes the change at a leader that is known to lead.
 func (a *admin) attempt(p *process, t *task) {
 	var member *deimos.Member
 	for _, m := range p.machine.Members() {
@@ -207,8 +230,8 @@ func (a *admin) propose(p *process, t *task, cc raftpb.ConfChange) {
 			}
 		}
 	}
-	p.proposeConfChange(cc, 3*time.Second, end)
-	a.w.after(4*time.Second, func() { end(outcome{err: errDeadline}) })
+	p.proposeConfChange(cc, adminTimeout, end)
+	a.w.after(adminGivesUp, func() { end(outcome{err: errDeadline}) })
 }
 
 // voters counts the voters that the leader knows, and whether all members of
