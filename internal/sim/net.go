@@ -8,6 +8,8 @@ import (
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/marsevilspirit/deimos"
 )
 
 // weather is how a network treats messages.
@@ -110,8 +112,8 @@ func (n *network) send(p *process, m raftpb.Message) {
 			l.lastAt = at
 		}
 		wire := copyMessage(m)
-		inc := p.host.disk.incarnation
-		n.w.after(at-n.w.now, func() { n.deliver(l, p, inc, wire) })
+		o := p.opening(m.To)
+		n.w.after(at-n.w.now, func() { n.deliver(l, p, o, wire) })
 	}
 }
 
@@ -122,7 +124,7 @@ func (n *network) lose(p *process, to uint64) {
 	}
 }
 
-func (n *network) deliver(l *link, from *process, inc [16]byte, m raftpb.Message) {
+func (n *network) deliver(l *link, from *process, o opening, m raftpb.Message) {
 	h := n.w.host(m.To)
 	cut := n.isCut(l)
 	if cut {
@@ -134,7 +136,7 @@ func (n *network) deliver(l *link, from *process, inc [16]byte, m raftpb.Message
 		}
 		return
 	}
-	if !h.proc.admit(from, inc) {
+	if !h.proc.admit(from, o) {
 		return
 	}
 	n.w.tracer.mix(uint64(n.w.now), uint64(m.Type), m.From, m.To, m.Term, m.Index, m.Commit, uint64(len(m.Entries)))
@@ -152,24 +154,32 @@ func (p *process) dial() {
 		if h == nil || h == p.host || !h.up() || n.isCut(n.link(p.host.id, m.ID)) || n.isCut(n.link(m.ID, p.host.id)) {
 			continue
 		}
-		h.proc.admit(p, p.host.disk.incarnation)
+		h.proc.admit(p, p.opening(m.ID))
 	}
 }
 
-// admit is the transport's opening: who was removed, or comes with another data
-// directory than the log knows, is refused and told so.
-func (p *process) admit(from *process, inc [16]byte) bool {
+// opening is what a sender says of both ends, with all that it sends: the data
+// directory that it runs with, and the one that it expects of the receiver. It
+// holds even if the sender is dead when its words arrive.
+type opening struct{ incarnation, expects deimos.Incarnation }
+
+func (p *process) opening(to uint64) opening {
+	return opening{p.host.disk.incarnation, p.machine.IncarnationOf(to)}
+}
+
+// admit is the transport's look at an opening: who was removed, or comes with
+// another data directory than the log knows, is refused and told so, and who
+// runs with another one than is expected of it hears that too.
+func (p *process) admit(from *process, o opening) bool {
 	known := p.machine.IncarnationOf(from.host.id)
 	switch {
 	case p.machine.IsRemoved(from.host.id):
 		from.refused(exitRemoved)
 		return false
-	case !known.IsZero() && known != inc && p.w.cfg.Defect != DefectIncarnation:
+	case !known.IsZero() && known != o.incarnation && p.w.cfg.Defect != DefectIncarnation:
 		from.refused(exitWiped)
 		return false
-	}
-	expects := from.machine.IncarnationOf(p.host.id)
-	if !from.dead && p.w.cfg.Defect != DefectIncarnation && !expects.IsZero() && expects != p.host.disk.incarnation {
+	case !o.expects.IsZero() && o.expects != p.host.disk.incarnation && p.w.cfg.Defect != DefectIncarnation:
 		p.refused(exitWiped)
 		return false
 	}
@@ -198,7 +208,7 @@ func (n *network) sendSnapshot(p *process, m raftpb.Message) {
 	l := n.link(p.host.id, m.To)
 	took := between(n.rnd, 5*time.Millisecond, 400*time.Millisecond)
 	breaks := l.breaks
-	inc := d.incarnation
+	o := p.opening(m.To)
 	to := n.w.host(m.To)
 	var receiver *process
 	if to != nil {
@@ -209,7 +219,7 @@ func (n *network) sendSnapshot(p *process, m raftpb.Message) {
 		// A transfer needs its connection from the first byte to the last.
 		broken := n.isCut(l) || l.breaks != breaks || receiver == nil || receiver.dead || to.proc != receiver || receiver.host.paused || p.dead
 		status := raft.SnapshotFailure
-		if !broken && receiver.admit(p, inc) {
+		if !broken && receiver.admit(p, o) {
 			arrived := f
 			if n.weather != fairWeather && chance(n.rnd, 0.2) {
 				arrived.data = arrived.data[:len(arrived.data)/2]
