@@ -145,11 +145,17 @@ func (n *network) deliver(l *link, from *process, o opening, m raftpb.Message) {
 
 // dial stands for the streams that a process opens to the members it knows. A
 // member that was removed is told so by them even if it has nothing to say: its
-// peers close its streams, and it dials until one of them answers.
+// peers close its streams, and it dials until one of them answers. Until one
+// that joins, or has lost its disk, has a list of its own, it dials those whom
+// the operator would name.
 func (p *process) dial() {
 	p.after(p.local(election), p.dial)
 	n := p.w.net
-	for _, m := range p.machine.Members() {
+	members := p.machine.Members()
+	if leader := p.w.leader(); len(members) == 0 && leader != nil {
+		members = leader.machine.Members()
+	}
+	for _, m := range members {
 		h := p.w.host(m.ID)
 		if h == nil || h == p.host || !h.up() || n.isCut(n.link(p.host.id, m.ID)) || n.isCut(n.link(m.ID, p.host.id)) {
 			continue
