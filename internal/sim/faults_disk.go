@@ -134,6 +134,7 @@ func rollBack(f *fault) (func(), bool) {
 	old := h.disk.image()
 	h.expected = exitLostLog
 	leader := w.leader()
+	term := leader.status.Term
 	w.after(1500*time.Millisecond, func() {
 		confirmed := uint64(0)
 		if !leader.dead {
@@ -153,9 +154,15 @@ func rollBack(f *fault) (func(), bool) {
 		h.boot()
 		var judge func(was *process)
 		judge = func(was *process) {
+			knows := leader == w.leader() && leader.status.Term == term
 			switch {
-			case h.gone == exitLostLog || leader != w.leader():
-			case h.proc == nil || h.proc != was: // it died of something else, and is judged when it has run for a second
+			case h.gone != exitNone:
+			case !knows && h.disk.holds(confirmed, w.check.committed[confirmed]):
+				// A later leader, who took nothing for confirmed, has filled it up. Nobody
+				// can prove any more that it was rolled back, and nothing is missing.
+				h.expected = exitNone
+			case !knows, // it is about to be filled up
+				h.proc == nil || h.proc != was: // it died of something else, and is judged when it has run for a second
 				now := h.proc
 				w.after(time.Second, func() { judge(now) })
 			default:
