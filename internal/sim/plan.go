@@ -175,8 +175,9 @@ func (f *fault) again() {
 }
 
 // lateFor is how long a fault that gets its last chance may have to wait for its
-// condition: a leader, say, or calm.
-const lateFor = 15 * time.Second
+// condition: a leader, say, or calm, or a snapshot, which takes 14 s of ordinary
+// traffic when it is due after the most entries.
+const lateFor = 20 * time.Second
 
 // lastChances goes on beyond the planned time until the faults have happened
 // that could not: those that wait for a leader or for calm, because another
@@ -185,15 +186,26 @@ const lateFor = 15 * time.Second
 func (w *world) lastChances() {
 	pl := w.plan
 	pl.late = true
+	wait := time.Duration(0)
 	for _, f := range pl.faults {
 		if f.look(); !f.observed {
-			pl.duration += f.lasts + lateFor
+			wait += f.lasts + lateFor
 			f.again()
 		}
 	}
+	// What has begun in the planned time takes nothing from the wait.
+	for pl.pending() && pl.underWay() {
+		w.advanceWhile(w.now+time.Second, func() bool { return pl.pending() && pl.underWay() })
+	}
+	pl.duration = max(pl.duration, w.now) + wait
 	for w.now < pl.duration && pl.pending() { // the end of which a fault may put off
 		w.advanceWhile(pl.duration, pl.pending)
 	}
+}
+
+// underWay reports whether a fault that began in the planned time goes on.
+func (pl *plan) underWay() bool {
+	return slices.ContainsFunc(pl.faults, func(f *fault) bool { return f.active && !f.late })
 }
 
 // pending reports whether a fault that had no chance by the planned end has not
