@@ -29,8 +29,8 @@ func TestAllocationsOfARequest(t *testing.T) {
 		name, request string
 		max           float64
 	}{
-		{"PUT", fmt.Sprintf("PUT /keys/bench/k HTTP/1.1\r\nHost: h\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n%s", len(body), body), 38},
-		{"linearizable GET", "GET /keys/bench/k HTTP/1.1\r\nHost: h\r\n\r\n", 16},
+		{"PUT", fmt.Sprintf("PUT /keys/bench/k HTTP/1.1\r\nHost: h\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n%s", len(body), body), 33},
+		{"linearizable GET", "GET /keys/bench/k HTTP/1.1\r\nHost: h\r\n\r\n", 11},
 		{"local GET", "GET /v2/keys/bench/k HTTP/1.1\r\nHost: h\r\n\r\n", 4},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -32,7 +32,9 @@ const targetMaxBytes = 16 << 10
 // many goroutines at once.
 type Keys interface {
 	// Write proposes r, which the backend may keep, and returns its event once
-	// it is durable and applied on this member. Its errors are *deimos.Error.
+	// it is durable and applied on this member. Its errors are *deimos.Error. The
+	// context of Write and Read is used again after they have returned: the
+	// backend must not keep it.
 	Write(ctx context.Context, r *deimos.Request) (*store.Event, error)
 	// Read returns a published state: one that reflects every write that was
 	// acknowledged before the call, or the local one at once. Its errors are
@@ -151,7 +153,9 @@ type Handler struct {
 	// getsSuccess and getsFail count the reads that have looked a key up. A
 	// watch is no read.
 	getsSuccess, getsFail atomic.Uint64
-	calls                 sync.Pool
+	// timeLimits bounds writes and linearizable reads by timeout.
+	timeLimits timeLimits
+	calls      sync.Pool
 }
 
 // limits are the times that guard the member against slow clients. Tests
@@ -215,6 +219,7 @@ func New(cfg Config) (*Handler, error) {
 	if h.now == nil {
 		h.now = time.Now
 	}
+	h.timeLimits.length = h.timeout
 	h.metricsPage = newMetricsPage(cfg.Gatherer, h.log)
 	h.encode = h.encodeShared
 	h.calls.New = func() any { return &call{h: h, buffers: new(buffers)} }
@@ -247,6 +252,7 @@ type call struct {
 	// status is the HTTP status once the answer has begun, else 0.
 	status  int
 	form    form
+	limit   timeLimit
 	numbers [64]byte
 	// buffers is nil while a watch waits: an idle watch holds no buffer.
 	buffers *buffers
@@ -324,7 +330,7 @@ func (c *call) reset() {
 		b = new(buffers)
 	}
 	b.trim()
-	*c = call{h: c.h, buffers: b}
+	*c = call{h: c.h, buffers: b, limit: timeLimit{done: c.limit.done}}
 }
 
 // setReadDeadline bounds reading from the connection; the zero time lifts the

@@ -1,11 +1,10 @@
 package httpapi
 
 import (
-	"context"
 	"net/http"
-	"time"
 
 	"github.com/marsevilspirit/deimos"
+	"github.com/marsevilspirit/deimos/store"
 )
 
 // serveKeys answers a request to the key space. rest is the path after the
@@ -83,9 +82,9 @@ func setCompare(r *deimos.Request, o *options) {
 
 // put answers a write, of whatever method.
 func (c *call) put(r *deimos.Request, noValue bool) {
-	ctx, cancel := context.WithDeadline(c.r.Context(), time.Now().Add(c.h.timeout))
-	defer cancel()
-	e, err := c.h.backend.Write(ctx, r)
+	c.h.timeLimits.begin(&c.limit)
+	e, err := c.h.backend.Write(&c.limit, r)
+	c.h.timeLimits.end(&c.limit)
 	if err != nil {
 		c.fail(err, deimos.CauseWriteTimeout)
 		return
@@ -101,13 +100,7 @@ func (c *call) put(r *deimos.Request, noValue bool) {
 
 // get answers a read.
 func (c *call) get(key string, recursive, linearizable bool) {
-	ctx := c.r.Context()
-	if linearizable {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, time.Now().Add(c.h.timeout))
-		defer cancel()
-	}
-	view, err := c.h.backend.Read(ctx, linearizable)
+	view, err := c.read(linearizable)
 	if err != nil {
 		c.fail(err, deimos.CauseReadTimeout)
 		return
@@ -121,4 +114,14 @@ func (c *call) get(key string, recursive, linearizable bool) {
 	c.h.getsSuccess.Add(1)
 	l := listing{call: c, view: view, node: n, recursive: recursive, clock: clock{h: c.h, reads: true}}
 	l.answer()
+}
+
+// read returns the state that a read is answered from.
+func (c *call) read(linearizable bool) (store.View, error) {
+	if !linearizable {
+		return c.h.backend.Read(c.r.Context(), false)
+	}
+	c.h.timeLimits.begin(&c.limit)
+	defer c.h.timeLimits.end(&c.limit)
+	return c.h.backend.Read(&c.limit, true)
 }
