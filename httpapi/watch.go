@@ -82,6 +82,8 @@ type watchStream struct {
 	events bool
 	// frame is what stands around the JSON of an event stream.
 	frame []byte
+	// takenBy is when the client must have taken what was written.
+	takenBy time.Time
 }
 
 // longPoll sends one event.
@@ -170,7 +172,13 @@ func (s *watchStream) flush() bool {
 	return true
 }
 
-// extend gives the client time to take what is written next.
+// extend gives the client time to take what is written next. Moving a deadline
+// is dear, so it is set too late, and not for each event of many.
 func (s *watchStream) extend() {
-	s.call.deadlineSet(s.rc.SetWriteDeadline(time.Now().Add(s.call.h.limits.write)))
+	now, limit := time.Now(), s.call.h.limits.write
+	if s.takenBy.Sub(now) >= limit {
+		return
+	}
+	s.takenBy = now.Add(limit + limit/4)
+	s.call.deadlineSet(s.rc.SetWriteDeadline(s.takenBy))
 }

@@ -27,10 +27,9 @@ type answer struct {
 	out    []byte
 	pooled *[bufferBytes]byte // that out began in
 	err    error
-	// writeBy is the deadline of the next write, and bounded tells that the
-	// connection has one.
-	writeBy time.Time
-	bounded bool
+	// writeBy is the deadline of the next write, and bound the one that the
+	// connection has. Moving it is dear.
+	writeBy, bound time.Time
 }
 
 // begin prepares for the next request.
@@ -173,8 +172,8 @@ func (a *answer) send() error {
 }
 
 func (a *answer) transmit(p []byte) {
-	if bounded := !a.writeBy.IsZero(); bounded || a.bounded {
-		a.bounded = bounded
+	if !a.writeBy.Equal(a.bound) {
+		a.bound = a.writeBy
 		if a.err = a.conn.nc.SetWriteDeadline(a.writeBy); a.err != nil {
 			return
 		}
