@@ -182,10 +182,19 @@ func (s *storage) resume(cfg *Config, rec wal.Recovered, find originFinder, mach
 	return nil
 }
 
-// open recovers a member that has a past.
+// open recovers a member that has a past. The machine is restored while the log
+// is made ready, each of which takes a good part of the start.
 func (s *storage) open(cfg *Config, walConfig wal.Config, find originFinder, machine *server.Machine) error {
 	began := time.Now()
-	w, rec, err := wal.Open(walConfig, s.newest)
+	restored := func() (int64, error) { return 0, nil }
+	w, rec, err := wal.Open(walConfig, func(allowed []raftpb.SnapshotMetadata) (raftpb.SnapshotMetadata, error) {
+		meta, err := s.newest(allowed)
+		if err == nil && meta.Index > 0 {
+			restored = s.restore(meta.Index, machine)
+		}
+		return meta, err
+	})
+	timeMS, restoreErr := restored() // whatever became of the log: nothing may go on behind the end of this function
 	if errors.Is(err, snap.ErrNone) {
 		return fmt.Errorf("no snapshot in %s fits the log in %s: keep a copy of the data directory and replace the member: %w",
 			filepath.Join(cfg.DataDir, "snap"), walConfig.Dir, snap.ErrNone)
@@ -201,10 +210,9 @@ func (s *storage) open(cfg *Config, walConfig wal.Config, find originFinder, mac
 		s.wal = w
 		return nil
 	}
-	timeMS, err := s.restore(rec.Snapshot.Index, machine)
-	if err != nil {
+	if restoreErr != nil {
 		w.Abandon()
-		return err
+		return restoreErr
 	}
 	if err := s.snapshots.Settle(rec.Snapshot, rec.Snapshots, rec.LastRaftIndex); err != nil {
 		w.Abandon()
@@ -221,17 +229,24 @@ func (s *storage) open(cfg *Config, walConfig wal.Config, find originFinder, mac
 	return nil
 }
 
-// restore puts the machine into the state of a snapshot and returns its cluster
-// time.
-func (s *storage) restore(raftIndex uint64, machine *server.Machine) (timeMS int64, err error) {
-	err = s.snapshots.Load(raftIndex, func(r io.Reader) (err error) {
-		timeMS, err = machine.Restore(raftIndex, r)
-		return err
-	})
-	if err != nil {
-		return 0, &restoreError{raftIndex: raftIndex, err: err}
+// restore begins to put the machine into the state of a snapshot. Nobody else
+// may touch the machine until the function that it returns has been called, which
+// waits for the end and returns the cluster time of the snapshot.
+func (s *storage) restore(raftIndex uint64, machine *server.Machine) func() (timeMS int64, err error) {
+	var timeMS int64
+	ended := make(chan error, 1)
+	go func() {
+		ended <- s.snapshots.Load(raftIndex, func(r io.Reader) (err error) {
+			timeMS, err = machine.Restore(raftIndex, r)
+			return err
+		})
+	}()
+	return func() (int64, error) {
+		if err := <-ended; err != nil {
+			return 0, &restoreError{raftIndex: raftIndex, err: err}
+		}
+		return timeMS, nil
 	}
-	return timeMS, nil
 }
 
 // replayed returns the raft index that the member has to apply before it shows
