@@ -18,11 +18,11 @@ import (
 
 var program string
 
-// TestMain is the handler that does nothing, too: the tests start themselves as
-// benchpeers does.
+// TestMain is the servers that are compared with, too: the tests start themselves
+// as benchpeers does.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 3 && os.Args[1] == "empty" {
-		fail(serveNothing(os.Args[2]))
+	if len(os.Args) == 3 {
+		serveInstead(os.Args[1], os.Args[2])
 	}
 	os.Exit(proctest.Main(m, &program))
 }

@@ -34,7 +34,7 @@ func (b *bench) trafficCells() []*cell {
 	} {
 		c := &cell{name: tr.name, columns: []string{deimos, etcd}, rows: []row{{name: tr.title, unit: perSecond}}}
 		if tr.members == 1 {
-			c.columns = append(c.columns, nothing)
+			c.columns = append(c.columns, nothing, sockets)
 		}
 		if hasWrk() {
 			c.rows = append(c.rows, row{name: tr.title + ", by wrk", unit: perSecond})

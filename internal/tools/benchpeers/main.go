@@ -1,15 +1,16 @@
-// Command benchpeers compares Deimos with etcd 3.4 and its v2 API, and with a
+// Command benchpeers compares Deimos with etcd 3.4 and its v2 API, with a
 // net/http handler that does nothing, which no server in Go on net/http can
-// beat. All run on this machine with the same settings, the same environment
+// beat, and with a loop that answers each read of a socket with the same bytes,
+// which no server at all can beat. All run on this machine with the same settings, the same environment
 // and the load of package load, one after the other in rounds, each time in a
 // fresh directory. It prints a table of the ratios and writes it, as Markdown and
 // JSON, after each part of the work, so that nothing is lost when it is ended.
 //
 //	benchpeers [-bin bin/deimos] [-rounds 5] [-seconds 4] [-cells regexp] [-list]
-//	benchpeers empty ADDRESS
+//	benchpeers empty|bare ADDRESS
 //
-// The second form is the handler that does nothing. It is not part of the
-// program that is shipped. Processes are started and ended by their ids; the
+// The second form is the handler that does nothing, or the loop. It is not part
+// of the program that is shipped. Processes are started and ended by their ids; the
 // main goroutine waits for all of them.
 package main
 
@@ -27,11 +28,8 @@ import (
 )
 
 func main() {
-	if len(os.Args) == 3 && os.Args[1] == "empty" {
-		if err := serveNothing(os.Args[2]); err != nil {
-			fail(err)
-		}
-		return
+	if len(os.Args) == 3 {
+		serveInstead(os.Args[1], os.Args[2])
 	}
 	b := bench{log: os.Stderr, warmup: time.Second, settle: 3 * time.Second}
 	flag.StringVar(&b.deimos, "bin", "bin/deimos", "the deimos program")
@@ -50,6 +48,17 @@ func main() {
 	defer stop()
 	if err := run(ctx, &b, *pattern, *list); err != nil {
 		fail(err)
+	}
+}
+
+// serveInstead makes this program one of the servers that are compared with, if
+// it was started as one. Then it does not return.
+func serveInstead(what, address string) {
+	switch what {
+	case "empty":
+		fail(serveNothing(address))
+	case "bare":
+		fail(serveBare(address))
 	}
 }
 

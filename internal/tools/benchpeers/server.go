@@ -22,6 +22,7 @@ const (
 	deimos  = "Deimos"
 	etcd    = "etcd 3.4"
 	nothing = "net/http"
+	sockets = "bare sockets"
 	disk    = "the disk alone"
 )
 
@@ -116,6 +117,8 @@ func (c *cluster) command(name, client, peer, list string) []string {
 		return []string{c.bench.etcd, "--name", name, "--data-dir", data, "--log-level", "error", "--enable-v2=true",
 			"--listen-client-urls", client, "--advertise-client-urls", client,
 			"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", list}
+	case sockets:
+		return []string{c.bench.self, "bare", strings.TrimPrefix(client, "http://")}
 	default:
 		return []string{c.bench.self, "empty", strings.TrimPrefix(client, "http://")}
 	}
