@@ -24,6 +24,14 @@ func TestAllocationsOfARequest(t *testing.T) {
 		t.Fatalf("Dial() = %v, want nil", err)
 	}
 	defer conn.Close()
+	// What else a client asks on its connection must not take the keys off the
+	// short way.
+	if _, err := io.WriteString(conn, "GET /version HTTP/1.1\r\nHost: h\r\n\r\n"); err != nil {
+		t.Fatalf("sending = %v, want nil", err)
+	}
+	if n, err := conn.Read(make([]byte, 4096)); err != nil || n == 0 {
+		t.Fatalf("answer = %d bytes, %v, want one", n, err)
+	}
 	body := "value=" + strings.Repeat("x", 128)
 	for _, tt := range []struct {
 		name, request string

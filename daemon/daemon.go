@@ -206,7 +206,7 @@ func (d *Daemon) openServer(m *metrics) error {
 	if d.clientConns, err = boundClients(full, d.clientListeners, m.registry); err != nil {
 		return err
 	}
-	d.clientServer = lane.New(full, httpapi.IsKeysPath)
+	d.clientServer = lane.New(full, httpapi.IsEveryday)
 	if h := handlerOf(d.peers); h != nil {
 		d.peerServer = httpapi.Server(h, d.secured.peer.errors)
 		d.peerServer.MaxHeaderBytes = peerHeadMaxBytes

@@ -39,7 +39,7 @@ func countedServer(t *testing.T, cfg ConnsConfig, secure *tls.Config) (*Conns, s
 	}
 	full := Server(newHandler(t, newFake(), nil), nil)
 	full.ConnState = conns.ConnState
-	srv := lane.New(full, IsKeysPath)
+	srv := lane.New(full, IsEveryday)
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(l) }()
 	t.Cleanup(func() {

@@ -226,6 +226,11 @@ func New(cfg Config) (*Handler, error) {
 	return h, nil
 }
 
+// IsEveryday tells whether the handler needs no other headers than Accept and
+// Content-Type to answer requests for a path, not decoded. The metrics page
+// compresses for who can read that.
+func IsEveryday(path string) bool { return path != "/metrics" }
+
 // ServeHTTP answers one request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := h.calls.Get().(*call)

@@ -24,13 +24,6 @@ func cutPrefix(urlPath string) (rest string, local, ok bool) {
 	return rest, local, rest == "" || rest[0] == '/'
 }
 
-// IsKeysPath tells whether a path, not decoded, is plainly one of the keys API. Some
-// that are, but written with escapes, it does not know.
-func IsKeysPath(path string) bool {
-	_, _, ok := cutPrefix(path)
-	return ok
-}
-
 // cleanKey makes the key out of what cutPrefix left. inOrder tells that the
 // key is a directory in which a node with a generated name is to be made: the
 // limits hold for that node.

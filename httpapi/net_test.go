@@ -58,7 +58,7 @@ func serve(t *testing.T, h http.Handler) *testServer {
 	s := &testServer{
 		t:        t,
 		listener: &pipeListener{conns: make(chan net.Conn), done: make(chan struct{})},
-		server:   lane.New(Server(h, nil), IsKeysPath),
+		server:   lane.New(Server(h, nil), IsEveryday),
 		served:   make(chan error, 1),
 	}
 	s.client = &http.Client{Transport: &http.Transport{
@@ -121,7 +121,7 @@ func realServer(t *testing.T, h http.Handler) string {
 	if err != nil {
 		t.Fatalf("Listen() = %v, want nil", err)
 	}
-	srv := lane.New(Server(h, nil), IsKeysPath)
+	srv := lane.New(Server(h, nil), IsEveryday)
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(l) }()
 	t.Cleanup(func() {
