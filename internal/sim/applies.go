@@ -54,47 +54,52 @@ func (a *applier) kick() {
 	a.p.after(wait, func() {
 		item := a.items[0]
 		a.items = a.items[1:]
-		a.busy = false
-		if a.do(&item); !a.p.dead {
+		a.do(&item, func() {
+			a.busy = false
 			a.kick()
-		}
+		})
 	})
 }
 
-func (a *applier) do(item *applyItem) {
+// do does one piece of work and calls done, unless the process dies.
+func (a *applier) do(item *applyItem, done func()) {
 	switch {
 	case item.restore != nil:
 		if a.restore(*item.restore); !a.p.dead {
 			item.done()
+			done()
 		}
 		return
 	case item.needs != raft.None:
 		if !knows(&a.snapshot.ConfState, item.needs) && knows(&a.at.ConfState, item.needs) {
 			a.capture()
 		}
+		done()
 		return
 	}
 	if a.p.dies("apply: before the batch") {
 		return
 	}
-	if a.apply(item.message.Entries); a.p.dead {
-		return
-	}
-	a.p.locals = append(a.p.locals, item.message.Responses...)
-	a.p.wake()
-	if a.p.dies("apply: after the batch") {
-		return
-	}
-	if a.at.Index-a.snapshot.Index >= a.p.w.options.snapshotCount {
-		a.capture()
-	}
+	a.apply(item.message.Entries, func() {
+		a.p.locals = append(a.p.locals, item.message.Responses...)
+		a.p.wake()
+		if a.p.dies("apply: after the batch") {
+			return
+		}
+		if a.at.Index-a.snapshot.Index >= a.p.w.options.snapshotCount {
+			a.capture()
+		}
+		done()
+	})
 }
 
 // stateHashEvery is after how many raft indexes the states of all members are
 // compared: a batch ends there, so that every member can be looked at.
 const stateHashEvery = 256
 
-func (a *applier) apply(entries []raftpb.Entry) {
+// apply applies entries and calls done, unless the process dies. A configuration
+// change waits for its commit index to be durable.
+func (a *applier) apply(entries []raftpb.Entry, done func()) {
 	for i := range entries {
 		e := &entries[i]
 		if e.Index != a.at.Index+uint64(len(a.entries))+1 {
@@ -108,9 +113,15 @@ func (a *applier) apply(entries []raftpb.Entry) {
 				a.flush()
 			}
 		case raftpb.EntryConfChange:
-			if a.flush(); !a.p.dead {
-				a.applyConfChange(e)
+			if a.flush(); a.p.dead {
+				return
 			}
+			a.saveCommit(func() {
+				if a.applyConfChange(e); !a.p.dead {
+					a.apply(entries[i+1:], done)
+				}
+			})
+			return
 		default:
 			a.p.w.fail("apply order", "entry at raft index %d is of type %s", e.Index, e.Type)
 		}
@@ -118,7 +129,34 @@ func (a *applier) apply(entries []raftpb.Entry) {
 			return
 		}
 	}
-	a.flush()
+	if a.flush(); !a.p.dead {
+		done()
+	}
+}
+
+// saveCommit makes durable, on the append loop, what is known to be committed.
+func (a *applier) saveCommit(done func()) {
+	p := a.p
+	if p.w.cfg.Defect == DefectCommitLost {
+		done()
+		return
+	}
+	p.appender.put(appendItem{job: func(free func()) {
+		saved := func() {
+			done()
+			free()
+		}
+		if !p.host.disk.writeCommit() {
+			saved()
+			return
+		}
+		p.after(p.appender.syncTime(), func() {
+			if p.synced() {
+				saved()
+			}
+		})
+	}})
+	p.appender.kick()
 }
 
 func (a *applier) flush() {
@@ -162,6 +200,7 @@ func (a *applier) applyConfChange(e *raftpb.Entry) {
 	if p.dies("conf change: before it is applied") {
 		return
 	}
+	p.w.check.changing(p, e)
 	entry := raftnode.Entry{Index: e.Index, Term: e.Term, Run: p.run, Seq: cc.ID - p.run}
 	accepted, result, err := p.machine.ApplyConfChange(entry, cc)
 	if err != nil {

@@ -295,6 +295,15 @@ func (c *checker) applying(p *process, e *raftpb.Entry) {
 	}
 }
 
+// changing checks that a configuration change is known to be committed by what is
+// durable before it takes effect: a start would begin with the old configuration,
+// and a member that the change has removed never helps it to a quorum again.
+func (c *checker) changing(p *process, e *raftpb.Entry) {
+	if durable := p.host.disk.hs.Commit; durable < e.Index {
+		c.w.fail("commit not durable", "member %x applies the configuration change at raft index %d, its log knows a commit index of %d", p.host.id, e.Index, durable)
+	}
+}
+
 // sending checks that what a message promises is durable.
 func (c *checker) sending(p *process, m *raftpb.Message) {
 	d := p.host.disk

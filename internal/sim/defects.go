@@ -20,6 +20,9 @@ const (
 	// DefectNoDirSync names a snapshot in the log without a sync of its
 	// directory.
 	DefectNoDirSync = "no-directory-fsync"
+	// DefectCommitLost lets configuration changes take effect before their
+	// commit index is durable.
+	DefectCommitLost = "commit-not-saved"
 	// DefectSnapshotLabel labels snapshots one raft index too low.
 	DefectSnapshotLabel = "snapshot-label"
 	// DefectReadLeader lets a leader answer from its own state.
@@ -36,7 +39,7 @@ const (
 
 // Defects are all of them.
 var Defects = []string{
-	DefectAckEarly, DefectAppendEarly, DefectVoteEarly, DefectIgnoreSync, DefectNoDirSync, DefectSnapshotLabel,
+	DefectAckEarly, DefectAppendEarly, DefectVoteEarly, DefectIgnoreSync, DefectNoDirSync, DefectCommitLost, DefectSnapshotLabel,
 	DefectReadLeader, DefectReadBehind, DefectTimeoutSuccess, DefectProposeTwice, DefectIncarnation,
 }
 

@@ -97,6 +97,16 @@ func (d *disk) write(b logBatch) bool {
 	return true
 }
 
+// writeCommit begins a batch of the commit index that was kept for later. It
+// reports false when there is none.
+func (d *disk) writeCommit() bool {
+	if d.written.Commit <= d.hs.Commit {
+		return false
+	}
+	d.pending = &logBatch{hs: d.written}
+	return true
+}
+
 // sync makes the batch durable.
 func (d *disk) sync() {
 	b := d.pending
