@@ -169,8 +169,10 @@ func ExampleClient_Watch() {
 					jobs[n.Key] = *n.Value
 				}
 			}
-		case !strings.HasPrefix(e.Node.Key, "/jobs/"): // the directory itself was made or removed
-			clear(jobs)
+		case !strings.HasPrefix(e.Node.Key, "/jobs/"): // the directory itself
+			if e.Action.Removes() {
+				clear(jobs)
+			}
 		case e.Action.Removes():
 			delete(jobs, e.Node.Key)
 		default:
