@@ -2,6 +2,7 @@ package raftnode
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"sync"
@@ -316,6 +317,27 @@ func TestAConfigurationChangeIsDurablyCommittedBeforeItTakesEffect(t *testing.T)
 		}
 		if saves != 1 {
 			t.Errorf("the commit index was saved %d times, want once", saves)
+		}
+	})
+}
+
+func TestACommitIndexThatCannotBeSavedEndsTheNodeAndChangesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, nodes := startNodes(t, 1, func(c *Config) {
+			log := c.Log.(*fakeLog)
+			c.Log = savingLog{log, func() { log.setFail(syscall.EIO) }}
+		})
+		tn := leaderOf(t, nodes)
+		change := raftpb.ConfChange{Type: raftpb.ConfChangeAddLearnerNode, NodeID: 2}
+		if _, err := tn.node.ProposeConfChange(t.Context(), change); !errors.Is(err, ErrStopped) {
+			t.Errorf("ProposeConfChange() over a broken disk = %v, want %v", err, ErrStopped)
+		}
+		if err := <-tn.node.Failed(); !errors.Is(err, syscall.EIO) {
+			t.Errorf("Failed() = %v, want %v", err, syscall.EIO)
+		}
+		tn.node.Stop()
+		if changes := tn.machine.changes; len(changes) > 0 {
+			t.Errorf("changes applied = %v, want none: the commit index was not saved", changes)
 		}
 	})
 }

@@ -203,10 +203,11 @@ func (s *fakeSnapshots) Prune() (uint64, error) {
 
 // fakeMachine remembers what was applied.
 type fakeMachine struct {
-	mu     sync.Mutex
-	texts  []string
-	timeMS int64
-	fail   error
+	mu      sync.Mutex
+	texts   []string
+	timeMS  int64
+	fail    error
+	changes []raftpb.ConfChange // that were applied
 }
 
 func (m *fakeMachine) Apply(entries []Entry, results []any) error {
@@ -226,7 +227,10 @@ func (m *fakeMachine) Apply(entries []Entry, results []any) error {
 	return nil
 }
 
-func (m *fakeMachine) ApplyConfChange(Entry, raftpb.ConfChange) (bool, any, error) {
+func (m *fakeMachine) ApplyConfChange(_ Entry, cc raftpb.ConfChange) (bool, any, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.changes = append(m.changes, cc)
 	return true, nil, nil
 }
 
