@@ -43,7 +43,7 @@ func connLimitsNow(listeners int) (connLimits, error) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return connLimits{}, fmt.Errorf("daemon: limit of open files: %w", err)
 	}
-	return connLimitsOf(limit.Cur, listeners)
+	return connLimitsOf(uint64(limit.Cur), listeners) //nolint:unconvert // its type differs from system to system
 }
 
 // boundClients bounds the connections of a server of the client port, whose

@@ -44,7 +44,7 @@ func newDiskSpace(dir string, log *slog.Logger) *diskSpace {
 			if err := unix.Statfs(dir, &st); err != nil {
 				return 0, fmt.Errorf("daemon: free space of %s: %w", dir, err)
 			}
-			return int64(st.Bavail) * st.Bsize, nil
+			return int64(st.Bavail) * int64(st.Bsize), nil //nolint:unconvert // their types differ from system to system
 		},
 		log:   log,
 		start: time.Now().Add(-spaceInterval), // so that the first look is one
