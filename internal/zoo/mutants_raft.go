@@ -110,7 +110,7 @@ func raftMutants() []mutant {
 		c.fail(err, deimos.CauseWriteTimeout)
 		return
 	}
-	k := clock`}, {"httpapi/keys.go", "import (\n	\"context\"\n", "import (\n	\"context\"\n	\"errors\"\n"}},
+	k := clock`}, {"httpapi/keys.go", "import (\n", "import (\n	\"errors\"\n"}},
 			catchers: by("httpapi", "TestErrorsOfTheBackend"),
 		},
 		{
