@@ -93,6 +93,7 @@ func (w *world) leader() *process {
 func (a *admin) step() {
 	a.w.after(adminInterval, a.step)
 	a.replaceLost()
+	a.takeBack()
 	if a.busy || len(a.tasks) == 0 {
 		return
 	}
@@ -139,6 +140,25 @@ func (a *admin) replaceLost() {
 				h.replaced = false
 			}
 		})
+	}
+}
+
+// takeBack takes out members that nobody adds any more and that are in the list
+// all the same: a change may happen after the operator has given it up. Such a
+// member is never started, and would be missing for ever.
+func (a *admin) takeBack() {
+	p := a.w.leader()
+	if p == nil {
+		return
+	}
+	for _, m := range p.machine.Members() {
+		h := a.w.host(m.ID)
+		adds := func(t *task) bool { return t.op == deimos.MemberAdd && t.host == h }
+		if h.gone != exitUnneeded || h.replaced || slices.ContainsFunc(a.tasks, adds) {
+			continue
+		}
+		h.replaced = true
+		a.remove(h, func(ok bool) { h.replaced = ok })
 	}
 }
 

@@ -110,9 +110,8 @@ func (w *world) notWhole() string {
 	for _, m := range p.machine.Members() {
 		h := w.host(m.ID)
 		switch {
-		case h == nil || h.gone == exitUnneeded:
 		case h.gone != exitNone:
-			return fmt.Sprintf("member %x is %s and in the list", h.id, h.gone)
+			return fmt.Sprintf("member %x is in the list and gone: %s", h.id, h.gone)
 		case h.proc == nil:
 			return fmt.Sprintf("member %x is down", h.id)
 		case h.proc.applier.applied != p.applier.applied || h.disk.last() < p.applier.applied && h.disk.newest().Index < p.applier.applied:
