@@ -253,10 +253,16 @@ func (f *fault) alone(p *process) {
 	}))
 }
 
+// partition divides the hosts in two. Sides are drawn again when those that have
+// not gone for ever are all on one: nothing would be cut.
 func partition(f *fault) (func(), bool) {
 	side := map[*host]bool{}
 	for _, h := range f.w.hosts {
 		side[h] = chance(f.rnd, 0.5)
+	}
+	there := f.w.present()
+	if !slices.ContainsFunc(there, func(h *host) bool { return side[h] != side[there[0]] }) {
+		return nil, false
 	}
 	return f.cutOff(func(a, b *host) bool { return side[a] != side[b] }), true
 }
