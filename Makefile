@@ -65,7 +65,7 @@ bench: ## run the benchmarks; BENCH=regexp chooses
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout $(E2E_TIMEOUT) $(BENCH_PKGS)
 
 .PHONY: bench-peers
-bench-peers: build ## compare with etcd 3.4 and an empty handler; ROUNDS (5), SECONDS (4) of each measurement, CELLS=regexp chooses
+bench-peers: build ## compare with etcd 3.4, an empty handler and bare sockets; ROUNDS (5), SECONDS (4) of each measurement, CELLS=regexp chooses
 	$(GO) build -trimpath -o bin/benchpeers ./internal/tools/benchpeers
 	./bin/benchpeers -bin bin/deimos -rounds $(if $(filter file,$(origin ROUNDS)),5,$(ROUNDS)) -seconds $(SECONDS) -cells '$(CELLS)' $(ARGS)
 
