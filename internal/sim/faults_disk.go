@@ -150,7 +150,9 @@ func rollBack(f *fault) (func(), bool) {
 		}
 		f.seen()
 		h.crash()
-		h.former, h.disk = h.disk, old
+		// What is gone may have been shown: with nothing behind its snapshot, a
+		// member takes its state for the newest one until it is proved wrong.
+		h.former, h.disk, h.shown = h.disk, old, 0
 		h.boot()
 		var judge func(was *process)
 		judge = func(was *process) {
