@@ -42,7 +42,8 @@ cluster: build ## run three members on 127.0.0.1:4001-4003, data in cluster.deim
 .PHONY: test
 test: ## run all tests with the race detector, SEEDS (300) seeds of the simulator and the cheap part of the bug zoo
 	# Four at a time: most of these tests wait for clusters more than they compute.
-	$(GO) test -race -p 4 -timeout $(TEST_TIMEOUT) $$($(GO) list ./... | grep -vE '/test/faults|/internal/sim')
+	# The longest first, so that it is not the last that runs alone.
+	$(GO) test -race -p 4 -timeout $(TEST_TIMEOUT) ./test/e2e $$($(GO) list ./... | grep -vE '/test/|/internal/sim')
 	# One by one: a simulated cluster is one goroutine, in which there is no race
 	# to find, and a run under fault with too little traffic proves nothing.
 	$(GO) test -p 1 -timeout $(TEST_TIMEOUT) ./internal/sim ./test/faults
