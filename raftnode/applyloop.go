@@ -126,7 +126,7 @@ func (a *applier) flush() error {
 	last := a.entries[len(a.entries)-1]
 	a.published(last.Index, last.Term)
 	if !a.n.dead.Load() {
-		a.n.waiters.tell(a.n.cfg.Run, a.entries, a.results)
+		a.n.waiters.applied(a.n.cfg.Run, a.entries, a.results)
 	}
 	clear(a.entries)
 	clear(a.results)
@@ -165,7 +165,7 @@ func (a *applier) applyConfChange(e *raftpb.Entry) error {
 	}
 	a.published(e.Index, e.Term)
 	if !a.n.dead.Load() {
-		a.n.waiters.tell(a.n.cfg.Run, []Entry{entry}, []any{result})
+		a.n.waiters.applied(a.n.cfg.Run, []Entry{entry}, []any{result})
 	}
 	return nil
 }

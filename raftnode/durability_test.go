@@ -258,29 +258,32 @@ func TestAConfirmedReadWaitsUntilItsIndexIsApplied(t *testing.T) {
 	net := newCoreNet(t, 1)
 	c := net.elect(1)
 	r := newReaders(7)
-	b, fresh, err := r.join()
+	ended := 0
+	_, fresh, err := r.join(time.Time{}, func(_ any, err error) {
+		if ended++; err != nil {
+			t.Errorf("the read ended with %v, want nil", err)
+		}
+	})
 	if err != nil || !fresh {
 		t.Fatalf("join() = fresh %v, %v, want true and no error", fresh, err)
+	}
+	var late error
+	x, _, err := r.join(time.Time{}, func(_ any, err error) { late = err })
+	if err != nil {
+		t.Fatalf("join() = %v, want nil", err)
 	}
 	r.begin(c.Core)
 	r.finish([]ReadResult{{ID: c.rounds[0].id, RaftIndex: 9}})
 	r.advance(8)
-	select {
-	case <-b.done:
+	if ended > 0 {
 		t.Error("a read that was confirmed at raft index 9 was answered with 8 applied")
-	default:
 	}
-	if !r.confirmed(b) {
-		t.Error("the read does not count as confirmed")
+	if r.leave(x, context.Canceled); !errors.Is(late, ErrBehind) || !errors.Is(late, context.Canceled) {
+		t.Errorf("a confirmed read that was given up ended with %v, want %v and %v", late, ErrBehind, context.Canceled)
 	}
 	r.advance(9)
-	select {
-	case <-b.done:
-	default:
-		t.Error("a read that was confirmed at raft index 9 was not answered with 9 applied")
-	}
-	if b.err != nil {
-		t.Errorf("the read ended with %v, want nil", b.err)
+	if ended != 1 {
+		t.Errorf("a read that was confirmed at raft index 9 was answered %d times with 9 applied, want once", ended)
 	}
 }
 
@@ -301,9 +304,10 @@ func TestAConfigurationChangeIsDurablyCommittedBeforeItTakesEffect(t *testing.T)
 	synctest.Test(t, func(t *testing.T) {
 		var tn *testNode
 		var saves int
+		var before uint64 // what is applied before the change
 		_, nodes := startNodes(t, 1, func(c *Config) {
 			c.Log = savingLog{c.Log.(*fakeLog), func() {
-				if saves++; tn.node.Applied() >= tn.node.Status().Committed {
+				if saves++; tn.node.Applied() != before {
 					t.Error("the change was applied before its commit index was saved")
 				}
 			}}
@@ -312,6 +316,7 @@ func TestAConfigurationChangeIsDurablyCommittedBeforeItTakesEffect(t *testing.T)
 		if _, err := tn.node.Propose(t.Context(), proposal("x")); err != nil {
 			t.Fatal(err)
 		}
+		before = tn.node.Applied()
 		if _, err := tn.node.ProposeConfChange(t.Context(), raftpb.ConfChange{Type: raftpb.ConfChangeAddLearnerNode, NodeID: 2}); err != nil {
 			t.Fatal(err)
 		}

@@ -84,7 +84,6 @@ type Node struct {
 	status    atomic.Pointer[Status]
 	committed atomic.Uint64
 	applied   atomic.Uint64
-	failures  atomic.Uint64
 	dead      atomic.Bool // nothing may be acknowledged or sent any more
 	// appending is when the append loop began what it is doing, as time since
 	// start; 0 while it waits.
@@ -176,11 +175,20 @@ func recoverCore(cfg Config, storage *raft.MemoryStorage) (*Core, error) {
 	})
 }
 
-// Propose appends data to the log and returns the machine's result once the
-// entry is durable on a quorum and applied on this member. The first
+// BeginPropose appends data to the log. done is told the machine's result once
+// the entry is durable on a quorum and applied on this member. The first
 // [PrefixBytes] bytes of data are reserved for the node, which owns data from
 // now on. Errors: [ErrNoLeader] and [ErrOverloaded], with nothing proposed;
-// ctx.Err(), [ErrLeaderChanged] and [ErrStopped], with the outcome unknown.
+// [context.DeadlineExceeded] once the deadline has passed, unless that is zero,
+// [ErrLeaderChanged] and [ErrStopped], with the outcome unknown.
+func (n *Node) BeginPropose(deadline time.Time, data []byte, done Done) {
+	seq := n.inbox.nextSeq()
+	putOrigin(data, n.cfg.Run, seq)
+	n.begin(Proposal{Seq: seq, Type: raftpb.EntryNormal, Data: data}, deadline, deadline, done)
+}
+
+// Propose is [Node.BeginPropose] for a caller that waits. The error is ctx.Err()
+// once ctx has ended.
 func (n *Node) Propose(ctx context.Context, data []byte) (any, error) {
 	seq := n.inbox.nextSeq()
 	putOrigin(data, n.cfg.Run, seq)
@@ -202,29 +210,61 @@ func (n *Node) ProposeConfChange(ctx context.Context, cc raftpb.ConfChange) (any
 	return n.propose(ctx, Proposal{Seq: seq, Type: raftpb.EntryConfChange, Data: data})
 }
 
-func (n *Node) propose(ctx context.Context, p Proposal) (any, error) {
-	ch, err := n.waiters.add(p.Seq)
-	if err != nil {
-		return nil, err
+// begin registers done, to be told by tellBy, and queues the proposal, which is
+// not made after proposeBy. The zero time is no limit.
+func (n *Node) begin(p Proposal, proposeBy, tellBy time.Time, done Done) {
+	if err := n.waiters.add(p.Seq, tellBy, done); err != nil {
+		done(nil, err)
+		return
 	}
-	if deadline, ok := ctx.Deadline(); ok {
-		p.Deadline = max(1, deadline.Sub(n.start))
+	if !proposeBy.IsZero() {
+		p.Deadline = max(1, proposeBy.Sub(n.start))
 	}
 	if err := n.inbox.propose(p); err != nil {
 		n.waiters.refuse(p.Seq, err)
 	}
-	out := n.waiters.wait(ctx, p.Seq, ch)
-	if out.err != nil {
-		n.failures.Add(1)
+}
+
+// outcome is what [Done] is told.
+type outcome struct {
+	result any
+	err    error
+}
+
+func (n *Node) propose(ctx context.Context, p Proposal) (any, error) {
+	told := make(chan outcome, 1)
+	deadline, _ := ctx.Deadline()
+	n.begin(p, deadline, time.Time{}, func(result any, err error) { told <- outcome{result, err} })
+	var out outcome
+	select {
+	case out = <-told:
+	case <-ctx.Done():
+		n.waiters.refuse(p.Seq, ctx.Err())
+		out = <-told // that error, unless it was just being told something else
 	}
 	return out.result, out.err
 }
 
-// Read returns once the machine's published state reflects every write that
-// was acknowledged anywhere before Read was called. Errors: [ErrNoLeader],
-// [ErrStopped], ctx.Err(), the last with [ErrBehind] if that is the reason.
+// BeginRead tells done once the machine's published state reflects every write
+// that was acknowledged anywhere before BeginRead was called. There is no result.
+// Errors: [ErrNoLeader], [ErrStopped], and [context.DeadlineExceeded] once the
+// deadline has passed, unless that is zero, with [ErrBehind] if that is the
+// reason.
+func (n *Node) BeginRead(deadline time.Time, done Done) {
+	_, fresh, err := n.readers.join(deadline, done)
+	if err != nil {
+		done(nil, err)
+	}
+	if fresh {
+		n.inbox.signal()
+	}
+}
+
+// Read is [Node.BeginRead] for a caller that waits. The error is ctx.Err() once
+// ctx has ended, with [ErrBehind] if that is the reason.
 func (n *Node) Read(ctx context.Context) error {
-	b, fresh, err := n.readers.join()
+	told := make(chan error, 1)
+	x, fresh, err := n.readers.join(time.Time{}, func(_ any, err error) { told <- err })
 	if err != nil {
 		return err
 	}
@@ -232,13 +272,11 @@ func (n *Node) Read(ctx context.Context) error {
 		n.inbox.signal()
 	}
 	select {
-	case <-b.done:
-		return b.err
+	case err := <-told:
+		return err
 	case <-ctx.Done():
-		if n.readers.confirmed(b) {
-			return fmt.Errorf("%w: %w", ErrBehind, ctx.Err())
-		}
-		return ctx.Err()
+		n.readers.leave(x, ctx.Err())
+		return <-told // that error, unless it was just being told something else
 	}
 }
 
@@ -331,7 +369,7 @@ func (n *Node) Status() Status {
 	st.Committed = n.committed.Load()
 	st.Applied = n.applied.Load()
 	st.Pending = n.waiters.pending()
-	st.Failed = n.failures.Load()
+	st.Failed = n.waiters.failed.Load()
 	return st
 }
 

@@ -302,6 +302,11 @@ func TestADeadlineEndsAWaitWithTheOutcomeUnknown(t *testing.T) {
 	if _, err := tn.node.Propose(ctx, proposal("x")); !errors.Is(err, context.Canceled) {
 		t.Errorf("Propose with an ended context = %v, want context.Canceled", err)
 	}
+	told := make(chan error, 2)
+	tn.node.BeginPropose(time.Now().Add(time.Millisecond), proposal("y"), func(_ any, err error) { told <- err })
+	if err := <-told; !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, errExpired) {
+		t.Errorf("a proposal whose time is over ended with %v, want %v or %v", err, context.DeadlineExceeded, errExpired)
+	}
 	if got := tn.node.Status().Pending; got != 0 {
 		t.Errorf("%d proposals pending after the wait ended, want 0", got)
 	}

@@ -1,8 +1,11 @@
 package raftnode
 
 import (
+	"context"
+	"fmt"
 	"slices"
 	"sync"
+	"time"
 )
 
 // readRoundsMax bounds the rounds under way: reads that arrive meanwhile share
@@ -11,42 +14,73 @@ const readRoundsMax = 2
 
 // readBatch is all the reads that share one round.
 type readBatch struct {
-	done      chan struct{}
+	waiters   []*waiter
 	raftIndex uint64 // that has to be applied; 0 before the confirmation
-	err       error  // written before done is closed
-}
-
-func (b *readBatch) end(err error) {
-	b.err = err
-	close(b.done)
 }
 
 // readers gathers linearizable reads into batches.
 type readers struct {
-	mu      sync.Mutex
-	next    *readBatch            // gathers; not begun
-	begun   map[uint64]*readBatch // by round, waiting for their confirmation
-	behind  []*readBatch          // confirmed, waiting for the apply loop
-	applied uint64
-	err     error
+	mu        sync.Mutex
+	deadlines deadlines
+	next      *readBatch            // gathers; not begun
+	begun     map[uint64]*readBatch // by round, waiting for their confirmation
+	behind    []*readBatch          // confirmed, waiting for the apply loop
+	applied   uint64
+	err       error
 }
 
 func newReaders(applied uint64) *readers {
-	return &readers{begun: make(map[uint64]*readBatch), applied: applied}
+	r := &readers{begun: make(map[uint64]*readBatch), applied: applied}
+	r.deadlines.init(&r.mu, func(x *waiter) { r.giveUp(x, context.DeadlineExceeded) })
+	return r
 }
 
-// join returns the batch that will begin next. fresh means that the loop has
-// to be woken for it.
-func (r *readers) join() (b *readBatch, fresh bool, err error) {
+// join adds a read to the batch that will begin next. done is told exactly one
+// outcome, by the deadline, unless that is zero. fresh means that the loop has to
+// be woken for the batch.
+func (r *readers) join(by time.Time, done Done) (x *waiter, fresh bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.err != nil {
 		return nil, false, r.err
 	}
 	if r.next == nil {
-		r.next, fresh = &readBatch{done: make(chan struct{})}, true
+		r.next, fresh = new(readBatch), true
 	}
-	return r.next, fresh, nil
+	x = &waiter{done: done, batch: r.next}
+	r.next.waiters = append(r.next.waiters, x)
+	r.deadlines.add(x, by)
+	return x, fresh, nil
+}
+
+// end completes the reads of a batch. The caller holds the mutex.
+func (r *readers) end(b *readBatch, err error) {
+	for _, x := range b.waiters {
+		r.deadlines.remove(x)
+		x.done(nil, err)
+	}
+	b.waiters = nil
+}
+
+// leave completes one read, if it has not ended yet, with err.
+func (r *readers) leave(x *waiter, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.deadlines.remove(x)
+	r.giveUp(x, err)
+}
+
+// giveUp completes one read without its batch. The caller holds the mutex.
+func (r *readers) giveUp(x *waiter, err error) {
+	i := slices.Index(x.batch.waiters, x)
+	if i < 0 {
+		return
+	}
+	x.batch.waiters = slices.Delete(x.batch.waiters, i, i+1)
+	if x.batch.raftIndex != 0 { // only the apply loop keeps it waiting
+		err = fmt.Errorf("%w: %w", ErrBehind, err)
+	}
+	x.done(nil, err)
 }
 
 // begin starts a round for the gathered reads, unless enough are under way.
@@ -81,21 +115,14 @@ func (r *readers) finish(results []ReadResult) {
 		delete(r.begun, res.ID)
 		switch {
 		case res.Err != nil:
-			b.end(res.Err)
+			r.end(b, res.Err)
 		case res.RaftIndex <= r.applied:
-			b.end(nil)
+			r.end(b, nil)
 		default:
 			b.raftIndex = res.RaftIndex
 			r.behind = append(r.behind, b)
 		}
 	}
-}
-
-// confirmed reports whether only the apply loop keeps the batch waiting.
-func (r *readers) confirmed(b *readBatch) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return b.raftIndex != 0
 }
 
 // advance tells that the state up to raftIndex has been published.
@@ -105,7 +132,7 @@ func (r *readers) advance(raftIndex uint64) {
 	r.applied = raftIndex
 	r.behind = slices.DeleteFunc(r.behind, func(b *readBatch) bool {
 		if b.raftIndex <= raftIndex {
-			b.end(nil)
+			r.end(b, nil)
 			return true
 		}
 		return false
@@ -121,15 +148,15 @@ func (r *readers) close(err error) {
 	}
 	r.err = err
 	if r.next != nil {
-		r.next.end(err)
+		r.end(r.next, err)
 		r.next = nil
 	}
 	for id, b := range r.begun {
-		b.end(err)
+		r.end(b, err)
 		delete(r.begun, id)
 	}
 	for _, b := range r.behind {
-		b.end(err)
+		r.end(b, err)
 	}
 	r.behind = nil
 }
