@@ -141,6 +141,12 @@ func (n *applyNode) Propose(_ context.Context, data []byte) (any, error) {
 	return results[0], err
 }
 
+func (n *applyNode) BeginPropose(_ time.Time, data []byte, done raftnode.Done) {
+	done(n.Propose(context.Background(), data))
+}
+
+func (n *applyNode) BeginRead(_ time.Time, done raftnode.Done) { done(nil, nil) }
+
 func (n *applyNode) Read(context.Context) error { return nil }
 
 func (n *applyNode) TransferLeadership(context.Context, uint64) error { return nil }

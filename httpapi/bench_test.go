@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,7 +10,6 @@ import (
 	"time"
 
 	"github.com/marsevilspirit/deimos"
-	"github.com/marsevilspirit/deimos/store"
 )
 
 // discard is a response writer that costs nothing.
@@ -86,7 +84,7 @@ func TestAllocations(t *testing.T) {
 	if err != nil {
 		t.Fatalf("Apply() = %v, want nil", err)
 	}
-	b.write = func(context.Context, *deimos.Request) (*store.Event, error) { return event, nil }
+	b.event = event
 	for _, tt := range []struct {
 		name string
 		q    *reusable

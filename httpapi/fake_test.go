@@ -27,6 +27,7 @@ type fakeBackend struct {
 	raft   atomic.Uint64
 	timeMS atomic.Int64
 
+	event   *store.Event // of every write
 	write   func(ctx context.Context, r *deimos.Request) (*store.Event, error)
 	read    func(ctx context.Context, linearizable bool) (store.View, error)
 	ready   func(ctx context.Context) error
@@ -51,10 +52,24 @@ func newFakeWith(cfg store.Config) *fakeBackend {
 	return b
 }
 
-func (b *fakeBackend) Write(ctx context.Context, r *deimos.Request) (*store.Event, error) {
-	if b.write != nil {
-		return b.write(ctx, r)
+func (b *fakeBackend) Write(deadline time.Time, r *deimos.Request, done func(*store.Event, error)) {
+	switch {
+	case b.event != nil:
+		done(b.event, nil)
+		return
+	case b.write == nil:
+		done(b.apply(r))
+		return
 	}
+	go func() {
+		ctx, cancel := context.WithDeadline(context.Background(), deadline)
+		defer cancel()
+		done(b.write(ctx, r))
+	}()
+}
+
+// apply makes a write at once.
+func (b *fakeBackend) apply(r *deimos.Request) (*store.Event, error) {
 	b.last.Store(r)
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -63,13 +78,25 @@ func (b *fakeBackend) Write(ctx context.Context, r *deimos.Request) (*store.Even
 	return e, err
 }
 
-func (b *fakeBackend) Read(ctx context.Context, linearizable bool) (store.View, error) {
-	if b.read != nil {
-		return b.read(ctx, linearizable)
+func (b *fakeBackend) Read(deadline time.Time, done func(store.View, error)) {
+	b.linear.Store(true)
+	if b.read == nil {
+		done(b.store.View(), nil)
+		return
 	}
-	b.linear.Store(linearizable)
-	return b.store.View(), nil
+	go func() {
+		ctx, cancel := context.WithDeadline(context.Background(), deadline)
+		defer cancel()
+		done(b.read(ctx, true))
+	}()
 }
+
+func (b *fakeBackend) View() (store.View, bool) {
+	b.linear.Store(false)
+	return b.store.View(), b.read == nil
+}
+
+func (b *fakeBackend) AwaitView(ctx context.Context) (store.View, error) { return b.read(ctx, false) }
 
 func (b *fakeBackend) Watch(key string, recursive bool, from uint64) (*store.Watcher, error) {
 	return b.store.Watch(key, recursive, from)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/marsevilspirit/deimos"
+	"github.com/marsevilspirit/deimos/httpapi/lane"
 	"github.com/marsevilspirit/deimos/store"
 )
 
@@ -31,15 +31,19 @@ const targetMaxBytes = 16 << 10
 // Keys is the key space as the handler sees it. All methods are called from
 // many goroutines at once.
 type Keys interface {
-	// Write proposes r, which the backend may keep, and returns its event once
-	// it is durable and applied on this member. Its errors are *deimos.Error. The
-	// context of Write and Read is used again after they have returned: the
-	// backend must not keep it.
-	Write(ctx context.Context, r *deimos.Request) (*store.Event, error)
-	// Read returns a published state: one that reflects every write that was
-	// acknowledged before the call, or the local one at once. Its errors are
-	// *deimos.Error; a local read fails only while the member stops.
-	Read(ctx context.Context, linearizable bool) (store.View, error)
+	// Write proposes r, which the backend may keep. done is told once, by any
+	// goroutine and by the deadline at the latest: the event when it is durable and
+	// applied on this member, or a *deimos.Error. It does not block.
+	Write(deadline time.Time, r *deimos.Request, done func(*store.Event, error))
+	// Read tells done, in the same way, a published state that reflects every write
+	// that was acknowledged before the call.
+	Read(deadline time.Time, done func(store.View, error))
+	// View returns what this member has applied. It does not block; ok is false
+	// for a moment after a start.
+	View() (v store.View, ok bool)
+	// AwaitView waits until View has something to return. Its errors are
+	// *deimos.Error, and it fails only while the member stops or when ctx ends.
+	AwaitView(ctx context.Context) (store.View, error)
 	// Watch registers a watcher on this member; the handler closes it. Its
 	// errors are *deimos.Error.
 	Watch(key string, recursive bool, fromIndex uint64) (*store.Watcher, error)
@@ -153,9 +157,8 @@ type Handler struct {
 	// getsSuccess and getsFail count the reads that have looked a key up. A
 	// watch is no read.
 	getsSuccess, getsFail atomic.Uint64
-	// timeLimits bounds writes and linearizable reads by timeout.
-	timeLimits timeLimits
-	calls      sync.Pool
+
+	calls sync.Pool
 }
 
 // limits are the times that guard the member against slow clients. Tests
@@ -219,10 +222,9 @@ func New(cfg Config) (*Handler, error) {
 	if h.now == nil {
 		h.now = time.Now
 	}
-	h.timeLimits.length = h.timeout
 	h.metricsPage = newMetricsPage(cfg.Gatherer, h.log)
 	h.encode = h.encodeShared
-	h.calls.New = func() any { return &call{h: h, buffers: new(buffers)} }
+	h.calls.New = func() any { return newCall(h, new(buffers)) }
 	return h, nil
 }
 
@@ -231,123 +233,27 @@ func New(cfg Config) (*Handler, error) {
 // compresses for who can read that.
 func IsEveryday(path string) bool { return path != "/metrics" }
 
-// ServeHTTP answers one request.
+// ServeHTTP implements [http.Handler].
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c := h.open(w, r)
+	for c.Next(false) == lane.Paused {
+		<-c.resumed
+	}
+}
+
+// Open implements [lane.Handler].
+func (h *Handler) Open(w http.ResponseWriter, r *http.Request, resume func()) lane.Call {
+	c := h.open(w, r)
+	c.resume = resume
+	return c
+}
+
+func (h *Handler) open(w http.ResponseWriter, r *http.Request) *call {
 	c := h.calls.Get().(*call)
 	c.w, c.r, c.start = w, r, time.Now()
-	defer c.finish()
-	c.serve()
+	return c
 }
 
 // bodyMaxBytes is the limit of a body as it is received: a value of the
 // largest size with every byte escaped, and room for the other parameters.
 func (h *Handler) bodyMaxBytes() int64 { return 3*int64(h.valueMaxBytes) + 65536 }
-
-// call is one request on its way through the handler. Calls are pooled, so
-// nothing may keep one, or a view into its buffers, after finish.
-type call struct {
-	h     *Handler
-	w     http.ResponseWriter
-	r     *http.Request
-	start time.Time
-	// keysAnswer tells that the answer carries the headers of the keys API.
-	keysAnswer bool
-	// watching tells that the duration says nothing about the handler's speed.
-	watching bool
-	// status is the HTTP status once the answer has begun, else 0.
-	status  int
-	form    form
-	limit   timeLimit
-	numbers [64]byte
-	// buffers is nil while a watch waits: an idle watch holds no buffer.
-	buffers *buffers
-}
-
-// serve runs the checks that all paths share and routes the request.
-func (c *call) serve() {
-	if c.r.ContentLength != 0 {
-		// A body that nobody reads is drained by net/http before the answer
-		// goes out; this bounds how long that can take.
-		c.setReadDeadline(c.start.Add(c.h.limits.bodyBase))
-	}
-	c.h.cors.setHeaders(c.w.Header(), c.r)
-	rest, local, isKeys := cutPrefix(c.r.URL.Path)
-	member, isMembers := "", false
-	if !isKeys {
-		if member, isMembers = cutMembers(c.r.URL.Path); isMembers {
-			c.h.setClusterHeaders(c.w.Header())
-		}
-	}
-	if len(c.r.RequestURI) > targetMaxBytes {
-		c.text(http.StatusRequestURITooLong, "414 URI Too Long\n")
-		return
-	}
-	if c.r.Method == http.MethodOptions {
-		c.text(http.StatusOK, "")
-		return
-	}
-	c.keysAnswer = isKeys
-	if c.h.cors.foreign(c.r) {
-		c.refuse(&refusal{
-			status: http.StatusForbidden,
-			err:    deimos.Error{Code: deimos.CodeInvalidField, Cause: "origin not allowed"},
-		})
-		return
-	}
-	switch {
-	case isKeys:
-		c.serveKeys(rest, local)
-	case isMembers:
-		c.serveMembers(member)
-	default:
-		c.servePlain()
-	}
-}
-
-// finish runs deferred: it counts the request and gives the call back. A panic
-// of the handler is the operator's to know and a 500 for the client; when the
-// answer has begun already, the connection is cut, so that nobody takes half
-// an answer for a whole one.
-func (c *call) finish() {
-	if v := recover(); v != nil {
-		if v == http.ErrAbortHandler {
-			panic(v)
-		}
-		c.h.log.Error("request panicked", "method", c.r.Method, "path", c.r.URL.Path,
-			"panic", fmt.Sprint(v), "stack", string(debug.Stack()))
-		if c.status != 0 {
-			panic(http.ErrAbortHandler)
-		}
-		c.refuse(&refusal{err: deimos.Error{Code: deimos.CodeRaftInternal, Cause: causeInternal}})
-		c.h.metrics.count(c)
-		return // the call may be damaged: it does not go back to the pool
-	}
-	c.h.metrics.count(c)
-	c.reset()
-	c.h.calls.Put(c)
-}
-
-// reset forgets the request and keeps the buffers, unless they have grown too
-// much to lie about in a pool.
-func (c *call) reset() {
-	b := c.buffers
-	if b == nil {
-		b = new(buffers)
-	}
-	b.trim()
-	*c = call{h: c.h, buffers: b, limit: timeLimit{done: c.limit.done}}
-}
-
-// setReadDeadline bounds reading from the connection; the zero time lifts the
-// bound.
-func (c *call) setReadDeadline(t time.Time) {
-	c.deadlineSet(http.NewResponseController(c.w).SetReadDeadline(t))
-}
-
-// deadlineSet looks at the outcome of setting a deadline. A writer that has
-// none (a test's) is left alone.
-func (c *call) deadlineSet(err error) {
-	if err != nil && !errors.Is(err, http.ErrNotSupported) {
-		c.h.log.Debug("deadline not set", "error", err)
-	}
-}

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"net/http"
+	"time"
 
 	"github.com/marsevilspirit/deimos"
 	"github.com/marsevilspirit/deimos/store"
@@ -35,7 +36,9 @@ func (c *call) serveKeys(rest string, local bool) {
 	case writes:
 		c.put(newRequest(method, key, &o), o.noValue)
 	case o.wait:
-		c.watch(key, &o)
+		if !c.slow((*call).serveAgain) {
+			c.watch(key, &o)
+		}
 	default:
 		c.get(key, o.recursive, o.quorum == yes || o.quorum == unset && !local)
 	}
@@ -80,17 +83,39 @@ func setCompare(r *deimos.Request, o *options) {
 	r.HasPrevValue, r.PrevValue, r.PrevIndex = o.hasPrevValue, string(o.prevValue), o.prevIndex
 }
 
-// put answers a write, of whatever method.
+// writing is a write that a call has made: what it asked for, and its event.
+type writing struct {
+	noValue bool
+	event   *store.Event
+}
+
+// put makes a write, of whatever method. answerPut goes on from there.
 func (c *call) put(r *deimos.Request, noValue bool) {
-	c.h.timeLimits.begin(&c.limit)
-	e, err := c.h.backend.Write(&c.limit, r)
-	c.h.timeLimits.end(&c.limit)
-	if err != nil {
-		c.fail(err, deimos.CauseWriteTimeout)
+	c.writing.noValue = noValue
+	c.pause((*call).answerPut)
+	c.h.backend.Write(time.Now().Add(c.h.timeout), r, c.written)
+}
+
+// onWritten is told how a write has ended.
+func (c *call) onWritten(e *store.Event, err error) {
+	c.writing.event, c.err = e, err
+	c.wake()
+}
+
+// answerPut answers a write that has ended.
+func (c *call) answerPut() {
+	if c.err != nil {
+		c.fail(c.err, deimos.CauseWriteTimeout)
 		return
 	}
+	e := c.writing.event
+	if isLong(e.Node()) || isLong(e.PrevNode()) {
+		if c.slow((*call).answerPut) {
+			return
+		}
+	}
 	k := clock{h: c.h, nowMS: e.NowMS()}
-	c.buffers.out = appendEvent(c.buffers.out[:0], e, &k, noValue)
+	c.buffers.out = appendEvent(c.buffers.out[:0], e, &k, c.writing.noValue)
 	status := http.StatusOK
 	if a := e.Action(); a == deimos.ActionCreate || a == deimos.ActionSet && e.PrevNode() == nil {
 		status = http.StatusCreated
@@ -98,30 +123,64 @@ func (c *call) put(r *deimos.Request, noValue bool) {
 	c.sendKeys(status, e.Index())
 }
 
-// get answers a read.
+// isLong reports whether showing a node can take long.
+func isLong(n *store.Node) bool { return n != nil && len(n.Value()) > quickMaxBytes }
+
+// reading is a read that a call has made: what it asked for, and the state that
+// it is answered from.
+type reading struct {
+	key       string
+	recursive bool
+	view      store.View
+}
+
+// get makes a read. answerGet goes on from there.
 func (c *call) get(key string, recursive, linearizable bool) {
-	view, err := c.read(linearizable)
-	if err != nil {
-		c.fail(err, deimos.CauseReadTimeout)
+	c.reading.key, c.reading.recursive = key, recursive
+	if linearizable {
+		c.pause((*call).answerGet)
+		c.h.backend.Read(time.Now().Add(c.h.timeout), c.viewed)
 		return
 	}
-	n, err := view.Get(key)
+	var ok bool
+	if c.reading.view, ok = c.h.backend.View(); !ok {
+		if c.slow((*call).awaitView) {
+			return
+		}
+		c.awaitView()
+		return
+	}
+	c.answerGet()
+}
+
+// awaitView makes a local read that has to wait.
+func (c *call) awaitView() {
+	c.reading.view, c.err = c.h.backend.AwaitView(c.r.Context())
+	c.answerGet()
+}
+
+// onViewed is told how a linearizable read has ended.
+func (c *call) onViewed(v store.View, err error) {
+	c.reading.view, c.err = v, err
+	c.wake()
+}
+
+// answerGet answers a read once it is known from which state.
+func (c *call) answerGet() {
+	if c.err != nil {
+		c.fail(c.err, deimos.CauseReadTimeout)
+		return
+	}
+	n, err := c.reading.view.Get(c.reading.key)
 	if err != nil {
 		c.h.getsFail.Add(1)
 		c.fail(err, deimos.CauseReadTimeout)
 		return
 	}
-	c.h.getsSuccess.Add(1)
-	l := listing{call: c, view: view, node: n, recursive: recursive, clock: clock{h: c.h, reads: true}}
-	l.answer()
-}
-
-// read returns the state that a read is answered from.
-func (c *call) read(linearizable bool) (store.View, error) {
-	if !linearizable {
-		return c.h.backend.Read(c.r.Context(), false)
+	if (n.IsDir() || isLong(n)) && c.slow((*call).answerGet) {
+		return
 	}
-	c.h.timeLimits.begin(&c.limit)
-	defer c.h.timeLimits.end(&c.limit)
-	return c.h.backend.Read(&c.limit, true)
+	c.h.getsSuccess.Add(1)
+	l := listing{call: c, view: c.reading.view, node: n, recursive: c.reading.recursive, clock: clock{h: c.h, reads: true}}
+	l.answer()
 }

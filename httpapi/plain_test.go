@@ -196,19 +196,20 @@ func TestConfigIsChecked(t *testing.T) {
 
 func TestPanicIsLoggedAndAnswered500(t *testing.T) {
 	b := newFake()
-	b.write = func(context.Context, *deimos.Request) (*store.Event, error) { panic("broken invariant 7") }
+	b.read = func(context.Context, bool) (store.View, error) { panic("broken invariant 7") }
 	var log logBuffer
 	h := newHandler(t, b, func(c *Config) { c.Log = log.logger() })
-	w := do(h, testRequest{method: "PUT", target: "/keys/a"})
+	w := do(h, testRequest{method: "GET", target: "/v2/keys/a"})
 	want := `{"errorCode":300,"message":"Raft Internal Error","cause":"internal error","index":0}` + "\n"
 	if w.Code != 500 || w.Body.String() != want {
-		t.Errorf("PUT = %d %s, want 500 %s", w.Code, w.Body, want)
+		t.Errorf("GET = %d %s, want 500 %s", w.Code, w.Body, want)
 	}
 	keysHeadersOf(t, w.Header())
 	if got := log.String(); !strings.Contains(got, "broken invariant 7") || !strings.Contains(got, "plain_test.go") {
 		t.Errorf("log = %s, want the panic and its stack", got)
 	}
-	if w := do(h, testRequest{method: "GET", target: "/keys"}); w.Code != 200 {
+	b.read = nil
+	if w := do(h, testRequest{method: "GET", target: "/v2/keys"}); w.Code != 200 {
 		t.Errorf("GET after a panic = %d, want 200", w.Code)
 	}
 }

@@ -66,7 +66,7 @@ func (c *call) watch(key string, o *options) {
 
 // releaseBuffers gives the buffers to another call while a watch waits.
 func (c *call) releaseBuffers() {
-	other := &call{h: c.h, buffers: c.buffers}
+	other := newCall(c.h, c.buffers)
 	c.buffers, c.form = nil, form{}
 	other.reset()
 	c.h.calls.Put(other)

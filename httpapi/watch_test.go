@@ -36,7 +36,7 @@ func inBubble(t *testing.T, f func(t *testing.T, b *fakeBackend, s *testServer))
 // set writes a key past the server.
 func (b *fakeBackend) set(t *testing.T, key, value string) {
 	t.Helper()
-	if _, err := b.Write(t.Context(), &deimos.Request{Op: deimos.OpSet, Key: key, Value: value}); err != nil {
+	if _, err := b.apply(&deimos.Request{Op: deimos.OpSet, Key: key, Value: value}); err != nil {
 		t.Fatalf("Write(%s) = %v, want nil", key, err)
 	}
 }
@@ -93,7 +93,7 @@ func TestStreamReplaysAndGoesOnLive(t *testing.T) {
 		b.set(t, "/w/a", "1")
 		b.set(t, "/w/_h", "x")
 		b.set(t, "/w/a", "2")
-		if _, err := b.Write(t.Context(), &deimos.Request{Op: deimos.OpDelete, Key: "/w", Recursive: true}); err != nil {
+		if _, err := b.apply(&deimos.Request{Op: deimos.OpDelete, Key: "/w", Recursive: true}); err != nil {
 			t.Fatalf("Write() = %v, want nil", err)
 		}
 		resp := s.open(t.Context(), "/keys/w?wait=true&recursive=true&stream=true&waitIndex=2")
@@ -155,7 +155,7 @@ func TestEventStreamHasHeartbeatsAndIDs(t *testing.T) {
 		if took := time.Since(start); took != 15*time.Second {
 			t.Errorf("second heartbeat after %v, want 15s", took)
 		}
-		if _, err := b.Write(t.Context(), &deimos.Request{Op: deimos.OpDelete, Key: "/w", Recursive: true}); err != nil {
+		if _, err := b.apply(&deimos.Request{Op: deimos.OpDelete, Key: "/w", Recursive: true}); err != nil {
 			t.Fatalf("Write() = %v, want nil", err)
 		}
 		expect("id: 4", "event: delete", `data: {"action":"delete","node":{"key":"/w","dir":true,"modifiedIndex":4,"createdIndex":2},"prevNode":{"key":"/w","dir":true,"modifiedIndex":2,"createdIndex":2}}`, "")

@@ -18,13 +18,11 @@ type gatedNode struct {
 	gate chan struct{}
 }
 
-func (n gatedNode) Propose(ctx context.Context, data []byte) (any, error) {
-	select {
-	case <-n.gate:
-		return n.fakeNode.Propose(ctx, data)
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
+func (n gatedNode) BeginPropose(deadline time.Time, data []byte, done raftnode.Done) {
+	go func() {
+		<-n.gate
+		n.fakeNode.BeginPropose(deadline, data, done)
+	}()
 }
 
 // All writes are proposed before the first one is applied. Whether a condition
@@ -59,7 +57,7 @@ func TestOneOfManyConditionalWritesWins(t *testing.T) {
 					go func() {
 						own := r
 						own.Value = fmt.Sprintf("owner %d", i)
-						_, err := s.Write(t.Context(), &own)
+						_, err := write(s, &own)
 						told <- err
 					}()
 				}
@@ -91,7 +89,7 @@ func TestARequestIsProposedOnce(t *testing.T) {
 		t.Run(err.Error(), func(t *testing.T) {
 			n := &fakeNode{err: err}
 			s := startServer(t, n)
-			if _, err := s.Write(t.Context(), &deimos.Request{Op: deimos.OpSet, Key: "/a"}); err == nil {
+			if _, err := write(s, &deimos.Request{Op: deimos.OpSet, Key: "/a"}); err == nil {
 				t.Error("Write = nil, want an error")
 			}
 			if got := n.proposed.Load(); got != 1 {

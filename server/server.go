@@ -15,11 +15,15 @@ import (
 
 // Proposer is the part of a raftnode.Node that a Server uses.
 type Proposer interface {
-	// Propose appends data to the log; see raftnode.Node.
+	// BeginPropose appends data to the log; see raftnode.Node.
+	BeginPropose(deadline time.Time, data []byte, done raftnode.Done)
+	// Propose does so and waits.
 	Propose(ctx context.Context, data []byte) (any, error)
 	// ProposeConfChange appends a configuration change, on the leader.
 	ProposeConfChange(ctx context.Context, cc raftpb.ConfChange) (any, error)
-	// Read waits until the published state is linearizable.
+	// BeginRead tells when the published state is linearizable.
+	BeginRead(deadline time.Time, done raftnode.Done)
+	// Read waits for that.
 	Read(ctx context.Context) error
 	// Status is what the node knows.
 	Status() raftnode.Status
@@ -105,45 +109,48 @@ func (s *Server) Close() {
 // is about to stop.
 func (s *Server) EndWatches() { s.store.CloseWatches() }
 
-// Write proposes r and returns its event once it is durable on a quorum,
-// applied and published here. Errors are [*deimos.Error]: those of the
+// Write proposes r. done is told its event once it is durable on a quorum,
+// applied and published here, or an error, by the deadline at the latest unless
+// that is zero; it must not block or call the server. Errors are [*deimos.Error]: those of the
 // operation itself, 301 and 300 with [deimos.CauseOverloaded] or
 // [deimos.CauseDiskReserve] with nothing proposed, any other 300 with the outcome
 // unknown.
-func (s *Server) Write(ctx context.Context, r *deimos.Request) (*store.Event, error) {
+func (s *Server) Write(deadline time.Time, r *deimos.Request, done func(*store.Event, error)) {
 	if s.cfg.DiskLow() {
-		return nil, &deimos.Error{Code: deimos.CodeRaftInternal, Cause: deimos.CauseDiskReserve}
+		done(nil, &deimos.Error{Code: deimos.CodeRaftInternal, Cause: deimos.CauseDiskReserve})
+		return
 	}
 	command := writeCommand(r)
 	data, err := encode(&command)
 	if err != nil {
-		return nil, &deimos.Error{Code: deimos.CodeRaftInternal, Cause: err.Error()}
+		done(nil, &deimos.Error{Code: deimos.CodeRaftInternal, Cause: err.Error()})
+		return
 	}
-	result, err := s.cfg.Node.Propose(ctx, data)
-	if err != nil {
-		return nil, refusal(err, deimos.CauseWriteTimeout)
-	}
-	switch v := result.(type) {
-	case *store.Event:
-		return v, nil
-	case *deimos.Error:
-		return nil, v
+	s.cfg.Node.BeginPropose(deadline, data, askFor(s, done, nil).told)
+}
+
+// Read tells done a published state that reflects every write that was
+// acknowledged anywhere before Read was called, or an error, by the deadline at
+// the latest unless that is zero; done must not block or call the server. Errors
+// are [*deimos.Error] of code 300 or 301.
+func (s *Server) Read(deadline time.Time, done func(store.View, error)) {
+	s.cfg.Node.BeginRead(deadline, askFor(s, nil, done).told)
+}
+
+// View returns what this member has applied. For a moment after a start it is
+// not to be shown yet; ok is false then.
+func (s *Server) View() (v store.View, ok bool) {
+	select {
+	case <-s.recovered:
+		return s.store.View(), true
 	default:
-		return nil, refusal(errDuplicate, deimos.CauseWriteTimeout)
+		return store.View{}, false
 	}
 }
 
-// Read returns a published state. A linearizable one reflects every write that
-// was acknowledged anywhere before Read was called; a local one is what this
-// member has applied, at once except for a moment after a start. Errors are
-// [*deimos.Error] of code 300 or 301.
-func (s *Server) Read(ctx context.Context, linearizable bool) (store.View, error) {
-	if linearizable {
-		if err := s.cfg.Node.Read(ctx); err != nil {
-			return store.View{}, refusal(err, deimos.CauseReadTimeout)
-		}
-		return s.store.View(), nil
-	}
+// AwaitView is View for a caller that waits. Its errors are [*deimos.Error] of
+// code 300.
+func (s *Server) AwaitView(ctx context.Context) (store.View, error) {
 	select {
 	case <-s.recovered:
 		return s.store.View(), nil

@@ -14,6 +14,7 @@ import (
 
 	"github.com/marsevilspirit/deimos"
 	"github.com/marsevilspirit/deimos/raftnode"
+	"github.com/marsevilspirit/deimos/store"
 )
 
 // fakeNode applies proposals at once, on a clock that the test's bubble turns.
@@ -55,6 +56,16 @@ func (n *fakeNode) Propose(ctx context.Context, data []byte) (any, error) {
 		return nil, err
 	}
 	return results[0], nil
+}
+
+func (n *fakeNode) BeginPropose(_ time.Time, data []byte, done raftnode.Done) {
+	done(n.Propose(context.Background(), data))
+}
+
+func (n *fakeNode) BeginRead(_ time.Time, done raftnode.Done) {
+	if !n.silent {
+		done(nil, n.err)
+	}
 }
 
 func (n *fakeNode) Read(ctx context.Context) error {
@@ -116,6 +127,30 @@ func (n *fakeNode) ProposeConfChange(ctx context.Context, cc raftpb.ConfChange) 
 
 func (n *fakeNode) ClusterTimeMS() int64 { return 1 + time.Since(n.start).Milliseconds() }
 
+// write makes a write and waits for its end.
+func write(s *Server, r *deimos.Request) (*store.Event, error) {
+	type end struct {
+		event *store.Event
+		err   error
+	}
+	told := make(chan end, 1)
+	s.Write(time.Time{}, r, func(e *store.Event, err error) { told <- end{e, err} })
+	got := <-told
+	return got.event, got.err
+}
+
+// read makes a linearizable read and waits for its end.
+func read(s *Server) (store.View, error) {
+	type end struct {
+		view store.View
+		err  error
+	}
+	told := make(chan end, 1)
+	s.Read(time.Time{}, func(v store.View, err error) { told <- end{v, err} })
+	got := <-told
+	return got.view, got.err
+}
+
 func startServer(t *testing.T, n *fakeNode) *Server {
 	t.Helper()
 	n.machine = newTestMachine()
@@ -140,15 +175,15 @@ func TestErrorsOfTheNodeAreToldToTheUser(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := startServer(t, &fakeNode{err: tt.err})
 			var e *deimos.Error
-			_, err := s.Write(t.Context(), &deimos.Request{Op: deimos.OpSet, Key: "/a"})
+			_, err := write(s, &deimos.Request{Op: deimos.OpSet, Key: "/a"})
 			if !errors.As(err, &e) || e.Code != tt.code || e.Cause != tt.write || e.Index != 0 {
 				t.Errorf("Write = %v, want %d %q", err, tt.code, tt.write)
 			}
-			_, err = s.Read(t.Context(), true)
+			_, err = read(s)
 			if !errors.As(err, &e) || e.Code != tt.code || e.Cause != tt.read {
 				t.Errorf("Read = %v, want %d %q", err, tt.code, tt.read)
 			}
-			if _, err := s.Read(t.Context(), false); err != nil {
+			if _, err := s.AwaitView(t.Context()); err != nil {
 				t.Errorf("local Read = %v, want nil", err)
 			}
 		})
@@ -162,7 +197,7 @@ func TestNodesExpireSoonAfterTheirDeadlineAndNeverBefore(t *testing.T) {
 		begin := time.Now()
 		for i := range int64(3 * expiryBatchMax) {
 			key := "/k" + string(rune('a'+i%26)) + time.Duration(i).String()
-			if _, err := s.Write(t.Context(), &deimos.Request{Op: deimos.OpSet, Key: key, HasTTL: true, TTLSeconds: 5}); err != nil {
+			if _, err := write(s, &deimos.Request{Op: deimos.OpSet, Key: key, HasTTL: true, TTLSeconds: 5}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -197,7 +232,7 @@ func TestAnIdleServerProposesNothing(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := &fakeNode{follower: tt.follower}
 				s := startServer(t, n)
-				if _, err := s.Write(t.Context(), &deimos.Request{Op: deimos.OpSet, Key: "/a", HasTTL: true, TTLSeconds: tt.ttl}); err != nil {
+				if _, err := write(s, &deimos.Request{Op: deimos.OpSet, Key: "/a", HasTTL: true, TTLSeconds: tt.ttl}); err != nil {
 					t.Fatal(err)
 				}
 				synctest.Wait()
@@ -240,7 +275,7 @@ func TestAFullDiskRefusesWritesAndHandsOverLeadership(t *testing.T) {
 		s := New(Config{Self: deimos.Member{ID: 1}, Machine: n.machine, Node: n, DiskLow: low.Load})
 		defer s.Close()
 		write := func() error {
-			_, err := s.Write(t.Context(), &deimos.Request{Op: deimos.OpSet, Key: "/a", HasTTL: true, TTLSeconds: 1})
+			_, err := write(s, &deimos.Request{Op: deimos.OpSet, Key: "/a", HasTTL: true, TTLSeconds: 1})
 			return err
 		}
 		if err := write(); err != nil {
@@ -256,7 +291,7 @@ func TestAFullDiskRefusesWritesAndHandsOverLeadership(t *testing.T) {
 		if n.proposed.Load() != before {
 			t.Error("a refused write was proposed")
 		}
-		if _, err := s.Read(t.Context(), true); err != nil {
+		if _, err := read(s); err != nil {
 			t.Errorf("Read on a full disk: %v", err)
 		}
 		<-time.After(diskPause / 2)
@@ -290,7 +325,7 @@ func TestLocalReadsAndWatchesWaitForWhatWasSeenBeforeARestart(t *testing.T) {
 				defer s.Close()
 				time.AfterFunc(5*time.Second, func() { n.applied.Store(7) })
 				began := time.Now()
-				if _, err := s.Read(t.Context(), false); err != nil {
+				if _, err := s.AwaitView(t.Context()); err != nil {
 					t.Errorf("local Read: %v", err)
 				}
 				w, err := s.Watch("/", true, 0)
@@ -310,7 +345,7 @@ func TestLocalReadsAndWatchesWaitForWhatWasSeenBeforeARestart(t *testing.T) {
 			s := New(Config{Self: deimos.Member{ID: 1}, Machine: n.machine, Node: n, Recovered: 7, RecoverTimeout: time.Hour})
 			time.AfterFunc(time.Second, s.Close)
 			var e *deimos.Error
-			if _, err := s.Read(t.Context(), false); !errors.As(err, &e) || e.Cause != deimos.CauseStopping {
+			if _, err := s.AwaitView(t.Context()); !errors.As(err, &e) || e.Cause != deimos.CauseStopping {
 				t.Errorf("local Read while stopping = %v, want %q", err, deimos.CauseStopping)
 			}
 			if _, err := s.Watch("/", true, 0); err == nil {

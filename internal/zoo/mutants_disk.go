@@ -117,7 +117,7 @@ func diskMutants() []mutant {
 		{
 			id: "M46", name: "free-space check off",
 			why:      "the log meets the end of the disk in the middle of a batch",
-			edits:    []edit{{"server/server.go", "	if s.cfg.DiskLow() {\n		return nil,", "	if false && s.cfg.DiskLow() {\n		return nil,"}},
+			edits:    []edit{{"server/server.go", "	if s.cfg.DiskLow() {\n		done(nil,", "	if false && s.cfg.DiskLow() {\n		done(nil,"}},
 			catchers: by("server", "TestAFullDiskRefusesWritesAndHandsOverLeadership"),
 		},
 		{

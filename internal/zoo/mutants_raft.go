@@ -102,34 +102,36 @@ func raftMutants() []mutant {
 		{
 			id: "M44a", name: "timed-out write answered as success",
 			why: "the write may never have happened",
-			edits: []edit{{"httpapi/keys.go", "	if err != nil {\n		c.fail(err, deimos.CauseWriteTimeout)\n		return\n	}\n	k := clock", `	if e := (*deimos.Error)(nil); errors.As(err, &e) && e.Cause == deimos.CauseWriteTimeout {
+			edits: []edit{{"httpapi/keys.go", "	if c.err != nil {\n		c.fail(c.err, deimos.CauseWriteTimeout)\n		return\n	}\n	e := c.writing.event", `	if e := (*deimos.Error)(nil); errors.As(c.err, &e) && e.Cause == deimos.CauseWriteTimeout {
 		c.text(http.StatusOK, "{}")
 		return
 	}
-	if err != nil {
-		c.fail(err, deimos.CauseWriteTimeout)
+	if c.err != nil {
+		c.fail(c.err, deimos.CauseWriteTimeout)
 		return
 	}
-	k := clock`}, {"httpapi/keys.go", "import (\n", "import (\n	\"errors\"\n"}},
+	e := c.writing.event`}, {"httpapi/keys.go", "import (\n", "import (\n	\"errors\"\n"}},
 			catchers: by("httpapi", "TestErrorsOfTheBackend"),
 		},
 		{
 			id: "M44b", name: "a proposal whose time is over counts as applied",
 			why:      "the write may never have happened",
-			edits:    []edit{{"raftnode/waiters.go", "			out = outcome{err: ctx.Err()}", "			out = outcome{}"}},
+			edits:    []edit{{"raftnode/waiters.go", "		w.tell(x.seq, nil, context.DeadlineExceeded)", "		_ = context.DeadlineExceeded\n		w.tell(x.seq, nil, nil)"}},
 			catchers: by("raftnode", "TestADeadlineEndsAWaitWithTheOutcomeUnknown"), short: true,
 		},
 		{
 			id: "M45", name: "server proposes again after a time-out",
 			why: "one request takes effect twice",
-			edits: []edit{{"server/server.go", "	result, err := s.cfg.Node.Propose(ctx, data)\n	if err != nil {\n		return nil, refusal(err, deimos.CauseWriteTimeout)", `	result, err := s.cfg.Node.Propose(ctx, data)
-	if errors.Is(err, raftnode.ErrLeaderChanged) || errors.Is(err, context.DeadlineExceeded) {
-		if data, err = encode(&command); err == nil {
-			result, err = s.cfg.Node.Propose(ctx, data)
+			edits: []edit{{"server/server.go", "	s.cfg.Node.BeginPropose(deadline, data, askFor(s, done, nil).told)\n", `	s.cfg.Node.BeginPropose(deadline, data, func(result any, err error) {
+		if errors.Is(err, raftnode.ErrLeaderChanged) || errors.Is(err, context.DeadlineExceeded) {
+			if data, err := encode(&command); err == nil {
+				s.cfg.Node.BeginPropose(deadline, data, askFor(s, done, nil).told)
+				return
+			}
 		}
-	}
-	if err != nil {
-		return nil, refusal(err, deimos.CauseWriteTimeout)`}},
+		askFor(s, done, nil).told(result, err)
+	})
+`}},
 			catchers: by("server", "TestARequestIsProposedOnce"),
 		},
 		{
