@@ -24,6 +24,8 @@ type answer struct {
 	chunked bool
 	// closes tells that the connection ends with this answer.
 	closes bool
+	// held tells that nothing may be sent before the end.
+	held   bool
 	out    []byte
 	pooled *[bufferBytes]byte // that out began in
 	err    error
@@ -36,7 +38,7 @@ type answer struct {
 func (a *answer) begin() {
 	clear(a.header)
 	a.began = time.Now()
-	a.wrote, a.bare, a.chunked, a.closes, a.err = false, false, false, false, nil
+	a.wrote, a.bare, a.chunked, a.closes, a.held, a.err = false, false, false, false, false, nil
 	a.writeBy = time.Time{}
 	a.conn.body.by = time.Time{}
 }
@@ -110,7 +112,7 @@ func (a *answer) Write(p []byte) (int, error) {
 	if a.bare || len(p) == 0 {
 		return len(p), nil
 	}
-	if len(a.out)+len(p) > gatherMaxBytes && a.send() != nil {
+	if len(a.out)+len(p) > gatherMaxBytes && !a.held && a.send() != nil {
 		return 0, a.err
 	}
 	a.grow()
@@ -118,7 +120,7 @@ func (a *answer) Write(p []byte) (int, error) {
 		a.out = strconv.AppendInt(a.out, int64(len(p)), 16)
 		a.out = append(a.out, "\r\n"...)
 	}
-	if len(p) > gatherMaxBytes {
+	if len(p) > gatherMaxBytes && !a.held {
 		if a.send() == nil {
 			a.transmit(p)
 		}
@@ -191,6 +193,14 @@ func (a *answer) release() {
 
 // end sends the rest of the answer. It returns false when it could not be sent.
 func (a *answer) end() bool {
+	a.complete()
+	err := a.send()
+	a.writeBy = time.Time{}
+	return err == nil
+}
+
+// complete makes what was gathered end the answer.
+func (a *answer) complete() {
 	if !a.wrote {
 		a.WriteHeader(http.StatusOK)
 	}
@@ -198,9 +208,6 @@ func (a *answer) end() bool {
 		a.grow()
 		a.out = append(a.out, "0\r\n\r\n"...)
 	}
-	err := a.send()
-	a.writeBy = time.Time{}
-	return err == nil
 }
 
 // errAbandoned stands for a handler that has given up.

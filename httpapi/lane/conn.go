@@ -31,10 +31,11 @@ const (
 	stateActive        // a request is being answered
 	stateIdle          // between two requests
 	stateClosed        // closed while it was idle
+	stateLooped        // with a loop, which knows more
 )
 
 // conn is a connection and the request that is being answered on it. All
-// fields belong to its goroutine, but the state.
+// fields belong to its goroutine, or to its loop when it has none, but the state.
 type conn struct {
 	server *Server
 	nc     net.Conn
@@ -54,6 +55,7 @@ type conn struct {
 	// readBy is the deadline that reading has now.
 	readBy time.Time
 	client watcher
+	looped
 }
 
 func newConn(s *Server, nc net.Conn) *conn {
@@ -67,28 +69,39 @@ func newConn(s *Server, nc net.Conn) *conn {
 	return c
 }
 
-// serve answers requests until the connection ends or goes to net/http.
+// serve answers requests until the connection ends, or goes to a loop or to
+// net/http.
 func (c *conn) serve() {
-	defer c.cancel()
-	defer c.server.forget(c)
-	defer c.releaseInput()
 	if limit := c.server.full.ReadHeaderTimeout; limit > 0 {
 		c.setReadDeadline(time.Now().Add(limit))
 	}
 	for {
 		if c.start == c.end && !c.read() {
-			_ = c.nc.Close() // the client has closed it, or said nothing for too long
-			return
+			break // the client has closed it, or said nothing for too long
 		}
 		if !c.parse() {
 			c.handOver()
+			c.finished()
 			return
 		}
-		if !c.handle() || !c.keep() {
-			_ = c.nc.Close() // the answer is sent, as far as it could be
+		if !c.handle(nil) || !c.keep() {
+			break // the answer is sent, as far as it could be
+		}
+		if c.join() {
 			return
 		}
 	}
+	_ = c.nc.Close() // there is nobody to tell
+	c.finished()
+}
+
+// finished forgets the connection, which is closed or given away.
+func (c *conn) finished() {
+	c.start, c.end = 0, 0
+	c.releaseInput()
+	c.server.forget(c)
+	c.cancel()
+	c.server.wg.Done()
 }
 
 // read waits for the next bytes. They are the beginning of a request.
@@ -170,23 +183,39 @@ func (c *conn) handOver() {
 	c.server.others.give(c.nc, read)
 }
 
-// handle calls the handler and sends what it has answered. It returns false
-// when the connection is of no use any more.
-func (c *conn) handle() (sound bool) {
-	c.answer.begin()
-	defer func() {
-		if v := recover(); v != nil {
-			if v != http.ErrAbortHandler {
-				c.server.logf("http: panic serving %v: %v\n%s", c.nc.RemoteAddr(), v, debug.Stack())
-			}
-			c.client.stop(c)
-			c.answer.abandon()
-			sound = false
-		}
-	}()
-	c.server.full.Handler.ServeHTTP(&c.answer, c.request)
+// handle calls the handler and sends what it has answered, or does the rest of a
+// call. It returns false when the connection is of no use any more.
+func (c *conn) handle(call Call) (sound bool) {
+	defer c.guard(&sound)
+	if call != nil {
+		call.Next(false)
+	} else {
+		c.answer.begin()
+		c.server.full.Handler.ServeHTTP(&c.answer, c.request)
+	}
 	c.client.stop(c)
 	return c.answer.end()
+}
+
+// step takes the next step of the call, without waiting. It returns false when
+// the connection is of no use any more.
+func (c *conn) step() (state State, sound bool) {
+	defer c.guard(&sound)
+	return c.call.Next(true), true
+}
+
+// guard runs deferred: a panic of the handler ends the connection.
+func (c *conn) guard(sound *bool) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	if v != http.ErrAbortHandler {
+		c.server.logf("http: panic serving %v: %v\n%s", c.nc.RemoteAddr(), v, debug.Stack())
+	}
+	c.client.stop(c)
+	c.answer.abandon()
+	*sound = false
 }
 
 // keep prepares the connection for its next request. It returns false when
@@ -200,6 +229,10 @@ func (c *conn) keep() bool {
 	c.start += buffered // a body that nobody wanted
 	if c.ctx.Err() != nil {
 		return false
+	}
+	if c.loop != nil {
+		c.setReadDeadline(time.Time{}) // it looks after that itself
+		return true
 	}
 	if limit := c.server.full.IdleTimeout; limit > 0 {
 		// Moving a deadline is dear, so it is set too late, and seldom.

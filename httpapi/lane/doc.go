@@ -10,8 +10,11 @@
 // that was read, and does not come back. So there is one judge of what is wrong
 // with a request, and a request has the same answer on both ways.
 //
-// Each connection has a goroutine, which reads, calls the handler and writes.
-// While the answer is a stream, another one waits for the client to go, and
-// neither holds a buffer while nothing happens. A handler's request and response writer are used again
-// for the next request of the connection: it must not keep them.
+// A connection begins with a goroutine, which reads, calls the handler and writes.
+// After its first request it goes to a loop, which answers many connections with
+// one goroutine, on Linux and if the handler is a [Handler]. A request that takes
+// time has a goroutine again. While an answer is a stream, another one waits for
+// the client to go, and neither holds a buffer while nothing happens; nor does a
+// connection without a request. A handler's request and response writer are used
+// again for the next request of the connection: it must not keep them.
 package lane

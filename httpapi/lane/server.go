@@ -24,15 +24,21 @@ type Server struct {
 	date   date
 
 	closing atomic.Bool
-	wg      sync.WaitGroup // connections, and full while it serves
+	wg      sync.WaitGroup // connections, loops, and full while it serves
 
 	mu        sync.Mutex // guards the rest
 	listeners map[net.Listener]struct{}
 	conns     map[*conn]struct{}
+	// loops are started with the first connection for them, and looped tells
+	// that; joined counts the connections that have gone to them.
+	loops  []*loop
+	looped bool
+	joined int
 }
 
 // New returns a server with the handler, limits and hooks of full, which gets
-// the connections with other requests. takes tells by its path, as it stands in
+// the connections with other requests. If its handler is a [Handler], one
+// goroutine answers many connections, where the system has epoll(7). takes tells by its path, as it stands in
 // the request, whether a request may be answered without net/http; its handler
 // is shown the headers Accept and Content-Type only. full is shut down and
 // closed by the result, and its ConnState may be set until [Server.Serve].
@@ -126,10 +132,27 @@ func (s *Server) start(nc net.Conn) {
 	s.conns[c] = struct{}{}
 	s.wg.Add(1)
 	s.mu.Unlock()
-	go func() {
-		defer s.wg.Done()
-		c.serve()
-	}()
+	go c.serve()
+}
+
+// loop returns the loop for the next connection, nil if it is to have its
+// goroutine.
+func (s *Server) loop() *loop {
+	h, ok := s.full.Handler.(Handler)
+	if !ok {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.looped && !s.closing.Load() {
+		s.looped = true
+		s.loops = startLoops(s, h)
+	}
+	if len(s.loops) == 0 {
+		return nil
+	}
+	s.joined++
+	return s.loops[s.joined%len(s.loops)]
 }
 
 func (s *Server) forget(c *conn) {
@@ -149,6 +172,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 			_ = c.nc.Close() // its goroutine finds out by it
 		}
 	}
+	s.closeLoops()
 	s.mu.Unlock()
 	if err := s.full.Shutdown(ctx); err != nil {
 		return err
@@ -175,6 +199,7 @@ func (s *Server) Close() error {
 	for c := range s.conns {
 		_ = c.nc.Close() // its goroutine finds out by it
 	}
+	s.closeLoops()
 	s.mu.Unlock()
 	return s.full.Close()
 }

@@ -40,6 +40,24 @@ func requestMutants() []mutant {
 			catchers: by("httpapi/lane", "TestBodyThatNobodyWantedIsSkipped"),
 		},
 		{
+			id: "L2a", name: "a loop does not go on with what came while a call was paused",
+			why:      "a client that sends two requests at once waits for ever",
+			edits:    []edit{{"httpapi/lane/loop_linux.go", "		if l.step(c); !c.busy {\n			l.serve(c)\n		}\n", "		l.step(c)\n"}},
+			catchers: by("httpapi/lane", "TestRequestsOfALoopSentTogetherAreAnsweredInOrder"),
+		},
+		{
+			id: "L2b", name: "a loop reads on while a call is paused",
+			why:      "the answer to one request is sent for another",
+			edits:    []edit{{"httpapi/lane/loop_linux.go", "	c.busy = true\n	if c.body.left", "	if c.body.left"}},
+			catchers: by("httpapi/lane", "TestRequestsOfALoopSentTogetherAreAnsweredInOrder"),
+		},
+		{
+			id: "L2c", name: "a loop forgets the client's end",
+			why:      "connections of clients that have gone are kept until they have been idle for long",
+			edits:    []edit{{"httpapi/lane/loop_linux.go", "	c.more = c.hungUp || n == len(c.in)\n", "	c.more = n == len(c.in)\n"}},
+			catchers: by("httpapi/lane", "TestTheEndOfAConnectionInALoop"),
+		},
+		{
 			id: "L3", name: "the two passes of a large listing read the clock twice",
 			why:      "an answer is longer or shorter than its Content-Length",
 			edits:    []edit{{"httpapi/listing.go", "	l.length, l.sending = 0, true\n", "	l.length, l.sending, l.clock.known = 0, true, false\n"}},

@@ -1,0 +1,515 @@
+package lane
+
+import (
+	"errors"
+	"os"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// eventsMax is how many connections a turn of a loop takes on.
+	eventsMax = 128
+	// requestsMax is how many requests of one connection a turn answers, so that
+	// one that sends without a pause leaves the others their time.
+	requestsMax = 16
+	// interest is what a loop is told of its connections: once, when something has
+	// come. They are read until nothing is left.
+	interest = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff
+	ended    = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR
+)
+
+// longAgo as a deadline wakes a loop.
+var longAgo = time.Unix(1, 0)
+
+// loop answers the requests of many connections in one goroutine: one wait of
+// epoll(7) tells of all that have sent something, where a goroutine for each of
+// them would have to be woken, would try to read in vain before it sleeps again,
+// and would wait at each request for what the raft node does. A connection comes
+// here after its first request. What takes time is left to a goroutine of the
+// request's own, and the connection comes back afterwards.
+type loop struct {
+	server  *Server
+	handler Handler
+	// epoll is watched by the runtime like a connection, so that the goroutine
+	// sleeps like any other; raw gives access to its descriptor, and tryWait is
+	// called with that.
+	epoll   *os.File
+	raw     syscall.RawConn
+	tryWait func(fd uintptr) bool
+	events  [eventsMax]unix.EpollEvent
+	came    int  // how many of the events are filled in
+	sleeps  bool // whether to wait for them
+
+	// conns are the connections by their places, which the events name.
+	conns []*conn
+	free  []int32
+	count int
+	// taken are the messages that are being worked on.
+	taken []message
+
+	mu     sync.Mutex // guards the rest
+	posted []message
+	// parked tells that the goroutine sleeps, or is about to, and has to be woken.
+	parked bool
+	over   bool
+	sweep  *time.Timer // nil while there is nothing to look for
+}
+
+// message tells a loop what has become of a connection, or to look after all.
+type message struct {
+	conn *conn
+	what news
+}
+
+type news int
+
+const (
+	joins   news = iota // it is the loop's from now on
+	resumes             // its call goes on
+	returns             // its request was answered elsewhere
+	ends                // so it was, and is the last one
+	sweeps              // to look for what is idle for too long
+	closes              // the server stops
+)
+
+// startLoops starts a loop for each processor. What the requests set off needs
+// them too, but with fewer loops one would be idle while another has too much to do.
+func startLoops(s *Server, h Handler) []*loop {
+	var loops []*loop
+	for range runtime.GOMAXPROCS(0) {
+		l, err := newLoop(s, h)
+		if err != nil {
+			// It goes without: each connection has its goroutine then.
+			s.logf("http: no epoll instance for connections: %v", err)
+			break
+		}
+		s.wg.Go(l.run)
+		loops = append(loops, l)
+	}
+	return loops
+}
+
+func newLoop(s *Server, h Handler) (*loop, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	if err := unix.SetNonblock(fd, true); err != nil { // the runtime watches only such files
+		return nil, errors.Join(os.NewSyscallError("fcntl", err), unix.Close(fd))
+	}
+	l := &loop{server: s, handler: h, epoll: os.NewFile(uintptr(fd), "epoll")}
+	if l.raw, err = l.epoll.SyscallConn(); err != nil {
+		return nil, errors.Join(err, l.epoll.Close())
+	}
+	l.tryWait = l.wait
+	return l, nil
+}
+
+// run is the goroutine of the loop. It ends with the server, after the last
+// connection.
+func (l *loop) run() {
+	defer func() { _ = l.epoll.Close() }() // nothing was written to it
+	for l.turn() {
+	}
+}
+
+func (l *loop) turn() bool {
+	l.take()
+	for _, m := range l.taken {
+		l.hear(m)
+	}
+	if l.finished() {
+		return false
+	}
+	// What the last requests have set off, such as a read of the raft node, can often
+	// be done before the next ones arrive. Sleeping at once would wake another
+	// thread for it, and that one this.
+	runtime.Gosched()
+	l.park()
+	for _, e := range l.events[:l.came] {
+		if c := l.conns[e.Fd]; c != nil {
+			c.more = true
+			c.hungUp = c.hungUp || e.Events&ended != 0
+			l.serve(c)
+		}
+	}
+	return true
+}
+
+// take takes the messages that have come.
+func (l *loop) take() {
+	clear(l.taken)
+	l.mu.Lock()
+	l.posted, l.taken = l.taken[:0], l.posted
+	l.mu.Unlock()
+}
+
+// finished reports whether nothing can come any more.
+func (l *loop) finished() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.over = l.count == 0 && len(l.posted) == 0 && l.server.closing.Load()
+	if l.over && l.sweep != nil {
+		l.sweep.Stop()
+	}
+	return l.over
+}
+
+// park waits for events, unless there are messages.
+func (l *loop) park() {
+	l.came = 0
+	l.mu.Lock()
+	l.parked = len(l.posted) == 0
+	l.sleeps = l.parked
+	l.mu.Unlock()
+	err := l.raw.Read(l.tryWait)
+	l.mu.Lock()
+	l.parked = false
+	l.mu.Unlock()
+	if err != nil {
+		_ = l.epoll.SetReadDeadline(time.Time{}) // it was woken by a message
+	}
+}
+
+// wait takes what events there are. It returns false to be called again when
+// there are some.
+func (l *loop) wait(fd uintptr) bool {
+	n, err := unix.EpollWait(int(fd), l.events[:], 0)
+	if err == nil {
+		l.came = n
+	}
+	return n > 0 || !l.sleeps
+}
+
+// post gives the loop a message. It returns false when the loop has ended. It may
+// be called from any goroutine.
+func (l *loop) post(c *conn, what news) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.over {
+		return false
+	}
+	l.posted = append(l.posted, message{c, what})
+	if l.parked {
+		l.parked = false
+		_ = l.epoll.SetReadDeadline(longAgo) // it is closed after the end only
+	}
+	return true
+}
+
+func (l *loop) hear(m message) {
+	c := m.conn
+	switch m.what {
+	case joins:
+		l.add(c)
+	case resumes:
+		if l.step(c); !c.busy {
+			l.serve(c)
+		}
+	case returns:
+		c.busy = false
+		l.serve(c)
+	case ends:
+		l.remove(c)
+		c.finished()
+	case sweeps:
+		l.closeIdle(l.server.full.IdleTimeout)
+	case closes:
+		l.closeIdle(0)
+	}
+}
+
+// add takes a connection on.
+func (l *loop) add(c *conn) {
+	if n := len(l.free); n > 0 {
+		c.place, l.free = l.free[n-1], l.free[:n-1]
+	} else {
+		c.place = int32(len(l.conns))
+		l.conns = append(l.conns, nil)
+	}
+	l.conns[c.place] = c
+	l.count++
+	var err error
+	failed := c.raw.Control(func(fd uintptr) {
+		err = unix.EpollCtl(l.epollFd(), unix.EPOLL_CTL_ADD, int(fd), &unix.EpollEvent{Events: interest, Fd: c.place})
+	})
+	if failed != nil || err != nil {
+		l.drop(c) // it was closed, or the kernel has no memory
+		return
+	}
+	l.armSweep()
+	l.serve(c)
+}
+
+// remove forgets a connection, which is closed or given away.
+func (l *loop) remove(c *conn) {
+	l.conns[c.place] = nil
+	l.free = append(l.free, c.place)
+	l.count--
+}
+
+// drop closes a connection.
+func (l *loop) drop(c *conn) {
+	l.remove(c)
+	_ = c.nc.Close() // there is nobody to tell
+	c.finished()
+}
+
+// giveAway leaves a connection to net/http.
+func (l *loop) giveAway(c *conn) {
+	l.remove(c)
+	// It fails only on a closed connection, which is no longer there.
+	_ = c.raw.Control(func(fd uintptr) {
+		_ = unix.EpollCtl(l.epollFd(), unix.EPOLL_CTL_DEL, int(fd), nil)
+	})
+	go func() {
+		c.handOver()
+		c.finished()
+	}()
+}
+
+func (l *loop) epollFd() (fd int) {
+	_ = l.raw.Control(func(p uintptr) { fd = int(p) }) // it is closed after the end only
+	return fd
+}
+
+// serve answers what a connection has sent, as far as it is there.
+func (l *loop) serve(c *conn) {
+	for n := 0; !c.busy; n++ {
+		if n == requestsMax {
+			c.busy = true
+			l.post(c, returns)
+			return
+		}
+		if c.start == c.end {
+			if !c.more {
+				c.releaseInput()
+				return
+			}
+			if !l.read(c) {
+				l.drop(c)
+				return
+			}
+			continue
+		}
+		if !c.parse() {
+			l.giveAway(c)
+			return
+		}
+		l.answer(c)
+	}
+}
+
+// read reads what has come. It returns false at the connection's end.
+func (l *loop) read(c *conn) bool {
+	if c.in == nil {
+		c.in = buffers.Get().(*[bufferBytes]byte)
+	}
+	n, err := c.readNow()
+	if err == unix.EAGAIN {
+		c.more = false
+		return true
+	}
+	if n <= 0 || err != nil {
+		return false
+	}
+	c.start, c.end = 0, n
+	c.more = c.hungUp || n == len(c.in)
+	return true
+}
+
+// answer begins to answer the request that was parsed.
+func (l *loop) answer(c *conn) {
+	c.busy = true
+	if c.body.left > int64(c.end-c.start) {
+		go c.serveAlone(nil)
+		return
+	}
+	c.answer.begin()
+	c.answer.held = true
+	c.call = l.handler.Open(&c.answer, c.request, c.resume)
+	l.step(c)
+}
+
+// step takes the next step of a connection's call.
+func (l *loop) step(c *conn) {
+	state, sound := c.step()
+	switch {
+	case !sound:
+		l.drop(c)
+	case state == Paused:
+	case state == Slow:
+		c.answer.held = false
+		go c.serveAlone(c.call)
+	default:
+		l.finish(c)
+	}
+}
+
+// finish sends an answer.
+func (l *loop) finish(c *conn) {
+	c.call = nil
+	a := &c.answer
+	a.complete()
+	n, err := c.writeNow(a.out)
+	if err != nil && err != unix.EAGAIN {
+		a.abandon()
+		l.drop(c)
+		return
+	}
+	if n = max(n, 0); n < len(a.out) || a.closes {
+		// Its client reads slowly, or has to be waited for.
+		a.out = a.out[n:]
+		go c.finishAlone(a.send)
+		return
+	}
+	a.release()
+	if !c.keep() || l.server.closing.Load() {
+		l.drop(c)
+		return
+	}
+	c.busy = false
+}
+
+// closeIdle closes the connections that have had no request under way for so long.
+func (l *loop) closeIdle(limit time.Duration) {
+	now := time.Now()
+	for _, c := range l.conns {
+		if c != nil && !c.busy && now.Sub(c.answer.began) >= limit {
+			l.drop(c)
+		}
+	}
+	l.mu.Lock()
+	l.sweep = nil
+	l.mu.Unlock()
+	if l.count > 0 {
+		l.armSweep()
+	}
+}
+
+// armSweep looks for idle connections some time from now. They are closed when
+// they have been idle for IdleTimeout, or up to a quarter longer.
+func (l *loop) armSweep() {
+	limit := l.server.full.IdleTimeout
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.sweep == nil && limit > 0 && !l.server.closing.Load() {
+		l.sweep = time.AfterFunc(limit/4, func() { l.post(nil, sweeps) })
+	}
+}
+
+// looped is the part of a connection that belongs to its loop.
+type looped struct {
+	loop  *loop // nil before it joins one
+	raw   syscall.RawConn
+	place int32
+	// busy tells that a request is under way, or that the connection is no longer
+	// here, more that there may be something to read, and hungUp that the client has closed its side.
+	busy, more, hungUp bool
+	call               Call
+	resume             func()
+	// What the next read or write without waiting works on. tryRead and tryWrite
+	// are method values, made once.
+	data              []byte
+	n                 int
+	err               error
+	tryRead, tryWrite func(fd uintptr) bool
+}
+
+// join gives the connection to a loop, if it is one that can be watched there.
+func (c *conn) join() bool {
+	with, ok := c.nc.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := with.SyscallConn()
+	if err != nil {
+		return false
+	}
+	l := c.server.loop()
+	if l == nil {
+		return false
+	}
+	c.setReadDeadline(time.Time{})
+	c.state.Store(stateLooped)
+	c.loop, c.raw = l, raw
+	c.more = true // something may have come before the loop watches
+	c.resume = func() { l.post(c, resumes) }
+	c.tryRead, c.tryWrite = c.readFd, c.writeFd
+	if !l.post(c, joins) {
+		_ = c.nc.Close() // the server has stopped
+		c.finished()
+	}
+	return true
+}
+
+// readNow reads into the input without waiting.
+func (c *conn) readNow() (int, error) {
+	if err := c.raw.Read(c.tryRead); err != nil {
+		return 0, err
+	}
+	return c.n, c.err
+}
+
+func (c *conn) readFd(fd uintptr) bool {
+	c.n, c.err = ignoringInterrupts(unix.Read, int(fd), c.in[:])
+	return true
+}
+
+// writeNow writes as much as can be without waiting.
+func (c *conn) writeNow(p []byte) (int, error) {
+	c.data = p
+	err := c.raw.Write(c.tryWrite)
+	c.data = nil
+	if err != nil {
+		return 0, err
+	}
+	return c.n, c.err
+}
+
+func (c *conn) writeFd(fd uintptr) bool {
+	c.n, c.err = ignoringInterrupts(unix.Write, int(fd), c.data)
+	return true
+}
+
+func ignoringInterrupts(do func(int, []byte) (int, error), fd int, p []byte) (int, error) {
+	for {
+		n, err := do(fd, p)
+		if err != unix.EINTR {
+			return n, err
+		}
+	}
+}
+
+// serveAlone answers a request of a loop's connection where it can take its time:
+// from the beginning, if call is nil.
+func (c *conn) serveAlone(call Call) {
+	c.finishAlone(func() error {
+		if !c.handle(call) {
+			return errAbandoned
+		}
+		return nil
+	})
+}
+
+// finishAlone does the rest of an answer and gives the connection back.
+func (c *conn) finishAlone(rest func() error) {
+	if rest() != nil || !c.keep() {
+		_ = c.nc.Close() // the answer is sent, as far as it could be
+		c.loop.post(c, ends)
+		return
+	}
+	c.loop.post(c, returns)
+}
+
+// closeLoops tells the loops that the server stops.
+func (s *Server) closeLoops() {
+	for _, l := range s.loops {
+		l.post(nil, closes)
+	}
+}

@@ -1,0 +1,380 @@
+package lane
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+// stepper is a handler whose calls take the steps that their paths name: "quick"
+// and "slow" as the loop knows them, and "paused" until the test lets them go on.
+type stepper struct {
+	paused chan func()
+}
+
+type stepCall struct {
+	w      http.ResponseWriter
+	r      *http.Request
+	resume func()
+	h      *stepper
+	steps  []string // that are still to be taken
+	way    []string // that were taken, and how
+}
+
+func (h *stepper) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	resumed := make(chan struct{}, 1)
+	c := h.Open(w, r, func() { resumed <- struct{}{} })
+	for c.Next(false) == Paused {
+		<-resumed
+	}
+}
+
+func (h *stepper) Open(w http.ResponseWriter, r *http.Request, resume func()) Call {
+	steps := strings.Split(strings.TrimPrefix(r.URL.Path, "/keys/"), "/")
+	return &stepCall{w: w, r: r, resume: resume, h: h, steps: steps}
+}
+
+func (c *stepCall) Next(quick bool) State {
+	for len(c.steps) > 0 {
+		step := c.steps[0]
+		if step == "slow" && quick {
+			c.way = append(c.way, "slow")
+			return Slow
+		}
+		c.steps = c.steps[1:]
+		switch step {
+		case "paused":
+			c.way = append(c.way, "paused")
+			c.h.paused <- c.resume
+			return Paused
+		case "abort":
+			panic(http.ErrAbortHandler)
+		case "panic":
+			panic("broken invariant 7")
+		}
+	}
+	if !quick {
+		c.way = append(c.way, "alone")
+	}
+	body, err := io.ReadAll(c.r.Body)
+	text := fmt.Sprintf("%v %s %q %v", c.way, c.r.Method, body, err)
+	if size := c.r.URL.Query().Get("size"); size != "" {
+		n := 0
+		_, _ = fmt.Sscan(size, &n)
+		text = strings.Repeat("x", n)
+	}
+	c.w.Header()["Content-Length"] = []string{fmt.Sprint(len(text))}
+	_, _ = io.WriteString(c.w, text)
+	return Done
+}
+
+// loopRig is a server over sockets, whose connections join a loop.
+type loopRig struct {
+	t       *testing.T
+	handler *stepper
+	server  *Server
+	addr    string
+	logged  syncBuffer
+	served  chan error
+}
+
+type syncBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+func newLoopRig(t *testing.T, change func(*http.Server)) *loopRig {
+	t.Helper()
+	t.Cleanup(func() { goleak.VerifyNone(t) })
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &loopRig{t: t, handler: &stepper{paused: make(chan func(), 100)}, addr: l.Addr().String(), served: make(chan error, 1)}
+	full := &http.Server{Handler: r.handler, ErrorLog: log.New(&r.logged, "", 0)}
+	if change != nil {
+		change(full)
+	}
+	r.server = New(full, func(path string) bool { return strings.HasPrefix(path, "/keys/") })
+	go func() { r.served <- r.server.Serve(l) }()
+	t.Cleanup(func() {
+		if err := r.server.Close(); err != nil {
+			t.Errorf("Close() = %v, want nil", err)
+		}
+		if err := <-r.served; !errors.Is(err, http.ErrServerClosed) {
+			t.Errorf("Serve() = %v, want %v", err, http.ErrServerClosed)
+		}
+	})
+	return r
+}
+
+// dial connects and lets the connection join a loop, by its first request.
+func (r *loopRig) dial() *client {
+	r.t.Helper()
+	nc, err := net.Dial("tcp", r.addr)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { _ = nc.Close() })
+	if err := nc.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil { // it fails, and does not hang
+		r.t.Fatal(err)
+	}
+	c := &client{Conn: nc, t: r.t, in: bufio.NewReader(nc)}
+	c.get("quick", "[alone]")
+	return c
+}
+
+func request(path string) string {
+	return "GET /keys/" + path + " HTTP/1.1\r\nHost: h\r\n\r\n"
+}
+
+// get asks for a path and compares the way that the answer tells.
+func (c *client) get(path, way string) {
+	c.t.Helper()
+	c.say(request(path))
+	c.want(way, "GET", "")
+}
+
+func (c *client) say(text string) {
+	c.t.Helper()
+	if _, err := io.WriteString(c, text); err != nil {
+		c.t.Fatalf("sending = %v, want nil", err)
+	}
+}
+
+func (c *client) want(way, method, body string) {
+	c.t.Helper()
+	want := fmt.Sprintf("%s %s %q <nil>", way, method, body)
+	if resp, got := c.answer(); got != want || resp.StatusCode != 200 || resp.Header.Get("Date") == "" {
+		c.t.Errorf("answer = %d %.100q, want 200 %.100q", resp.StatusCode, got, want)
+	}
+}
+
+func TestRequestsInALoop(t *testing.T) {
+	r := newLoopRig(t, nil)
+	c := r.dial()
+	c.get("quick", "[]")
+	c.get("slow", "[slow alone]")
+	c.get("quick", "[]")
+	c.say("PUT /keys/quick HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc")
+	c.want("[]", "PUT", "abc")
+	// A body that has yet to arrive is waited for elsewhere.
+	c.say("PUT /keys/quick HTTP/1.1\r\nHost: h\r\nContent-Length: 10000\r\n\r\n" + strings.Repeat("x", 5000))
+	c.say(strings.Repeat("x", 5000))
+	c.want("[alone]", "PUT", strings.Repeat("x", 10000))
+	c.get("quick", "[]")
+	for _, tt := range []struct{ path, way string }{
+		{"paused", "[paused]"}, {"paused/slow", "[paused slow alone]"}, {"paused/paused/quick", "[paused paused]"},
+	} {
+		c.say(request(tt.path))
+		for range strings.Count(tt.path, "paused") {
+			(<-r.handler.paused)()
+		}
+		c.want(tt.way, "GET", "")
+	}
+	// What net/http has to judge takes the connection there.
+	c.say("GET /other HTTP/1.1\r\nHost: h\r\n\r\n")
+	if _, body := c.answer(); !strings.HasSuffix(body, `alone] GET "" <nil>`) {
+		t.Errorf("answer of net/http = %q, want one of the handler", body)
+	}
+	c.get("quick", "[alone]")
+}
+
+func TestRequestsOfALoopSentTogetherAreAnsweredInOrder(t *testing.T) {
+	r := newLoopRig(t, nil)
+	c, other := r.dial(), r.dial()
+	const rounds = 12 // as many as a buffer holds, and more than a turn answers
+	var text strings.Builder
+	for range rounds {
+		for _, path := range []string{"quick", "paused", "slow", "quick/paused/slow", "quick", "quick"} {
+			text.WriteString(request(path))
+		}
+	}
+	go func() {
+		for range 2 * rounds {
+			(<-r.handler.paused)()
+		}
+	}()
+	c.send(text.String())
+	for range rounds {
+		for _, way := range []string{"[]", "[paused]", "[slow alone]", "[paused slow alone]", "[]", "[]"} {
+			c.want(way, "GET", "")
+		}
+		other.get("quick", "[]") // is not kept waiting
+	}
+}
+
+// A client that does not read what it asks for must not keep the others waiting.
+func TestALoopDoesNotWaitForAReader(t *testing.T) {
+	r := newLoopRig(t, nil)
+	c, other := r.dial(), r.dial()
+	const size = 64 << 20 // more than two sockets hold
+	c.say(request(fmt.Sprintf("quick?size=%d", size)))
+	for range 10 {
+		other.get("quick", "[]")
+	}
+	if _, body := c.answer(); len(body) != size {
+		t.Errorf("answer has %d bytes, want %d", len(body), size)
+	}
+	c.get("quick", "[]")
+
+	c.say(request(fmt.Sprintf("quick?size=%d", size)))
+	if _, err := c.in.Peek(1); err != nil { // it is being sent
+		t.Fatal(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	other.get("quick", "[]")
+}
+
+func TestTheEndOfAConnectionInALoop(t *testing.T) {
+	t.Run("by the client", func(t *testing.T) {
+		r := newLoopRig(t, nil)
+		c := r.dial()
+		c.say(request("quick") + request("paused"))
+		if err := c.Conn.(*net.TCPConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		c.want("[]", "GET", "")
+		(<-r.handler.paused)()
+		c.want("[paused]", "GET", "")
+		c.ended()
+	})
+	t.Run("by the client while its call waits", func(t *testing.T) {
+		r := newLoopRig(t, nil)
+		c := r.dial()
+		c.say(request("paused"))
+		resume := <-r.handler.paused
+		if err := c.Conn.(*net.TCPConn).SetLinger(0); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+		resume()
+		r.dial().get("quick", "[]")
+	})
+	t.Run("as asked", func(t *testing.T) {
+		r := newLoopRig(t, nil)
+		c := r.dial()
+		c.say("GET /keys/quick HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+		c.want("[]", "GET", "")
+		c.ended()
+	})
+	for _, way := range []string{"", "paused/", "slow/", "paused/slow/"} {
+		for _, panics := range []string{"abort", "panic"} {
+			t.Run(way+panics, func(t *testing.T) {
+				r := newLoopRig(t, nil)
+				c := r.dial()
+				c.say(request(way + panics))
+				if strings.HasPrefix(way, "paused") {
+					(<-r.handler.paused)()
+				}
+				c.ended()
+				if logged := strings.Contains(r.logged.String(), "broken invariant 7"); logged != (panics == "panic") {
+					t.Errorf("log = %q, want the panic, unless it gives up", r.logged.String())
+				}
+				r.dial().get("quick", "[]")
+			})
+		}
+	}
+	t.Run("idle for too long", func(t *testing.T) {
+		r := newLoopRig(t, func(s *http.Server) { s.IdleTimeout = 50 * time.Millisecond })
+		c, busy := r.dial(), r.dial()
+		busy.say(request("paused"))
+		resume := <-r.handler.paused
+		c.ended()
+		resume()
+		busy.want("[paused]", "GET", "")
+		busy.ended()
+	})
+}
+
+func TestShutdownOfALoop(t *testing.T) {
+	r := newLoopRig(t, nil)
+	idle, busy, alone := r.dial(), r.dial(), r.dial()
+	busy.say(request("paused"))
+	resume := <-r.handler.paused
+	alone.say("PUT /keys/paused HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nab")
+	goOn := <-r.handler.paused
+	down := make(chan error, 1)
+	go func() { down <- r.server.Shutdown(context.Background()) }()
+	idle.ended()
+	resume()
+	goOn()
+	alone.say("c")
+	for c, want := range map[*client]string{busy: `[paused] GET "" <nil>`, alone: `[paused alone] PUT "abc" <nil>`} {
+		if resp, got := c.answer(); got != want {
+			t.Errorf("answer while the server stops = %q, want %q", got, want)
+		} else if !resp.Close {
+			t.Errorf("answer %q while the server stops does not end the connection", got)
+		}
+		c.ended()
+	}
+	if err := <-down; err != nil {
+		t.Errorf("Shutdown() = %v, want nil", err)
+	}
+}
+
+// Close cuts connections off; calls that wait end when what they wait for does.
+func TestCloseOfALoop(t *testing.T) {
+	r := newLoopRig(t, nil)
+	idle, busy := r.dial(), r.dial()
+	busy.say(request("paused"))
+	resume := <-r.handler.paused
+	if err := r.server.Close(); err != nil {
+		t.Errorf("Close() = %v, want nil", err)
+	}
+	idle.ended()
+	busy.ended()
+	resume()
+}
+
+func TestConnectionsThatNoLoopCanWatch(t *testing.T) {
+	near, far := net.Pipe()
+	defer near.Close()
+	s := New(&http.Server{Handler: &stepper{}}, func(string) bool { return true })
+	c := newConn(s, far)
+	if c.join() {
+		t.Error("join() of a pipe = true, want false")
+	}
+	s.full.Handler = http.NotFoundHandler()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	nc, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	if newConn(s, nc).join() {
+		t.Error("join() for a handler without calls = true, want false")
+	}
+}

@@ -1,0 +1,14 @@
+//go:build !linux
+
+package lane
+
+// There are no loops here: each connection has its goroutine.
+type loop struct{}
+
+type looped struct{ loop *loop }
+
+func startLoops(*Server, Handler) []*loop { return nil }
+
+func (c *conn) join() bool { return false }
+
+func (s *Server) closeLoops() {}
