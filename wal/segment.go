@@ -110,6 +110,10 @@ func lastNonzero(f io.ReaderAt, size int64) (int64, error) {
 		if _, err := f.ReadAt(b, start); err != nil && !errors.Is(err, io.EOF) {
 			return 0, err
 		}
+		// Eight bytes at a time: most of a fresh segment is zeros.
+		for len(b) >= 8 && binary.LittleEndian.Uint64(b[len(b)-8:]) == 0 {
+			b = b[:len(b)-8]
+		}
 		for i, v := range slices.Backward(b) {
 			if v != 0 {
 				return start + int64(i) + 1, nil
