@@ -3,6 +3,7 @@ package fsxtest
 import (
 	"errors"
 	"io/fs"
+	"sync"
 
 	"github.com/marsevilspirit/deimos/internal/fsx"
 )
@@ -34,14 +35,18 @@ var ErrShort = errors.New("short write")
 type Faults struct {
 	fsx.FS
 	// Hook may be nil: nothing fails. It is called on the goroutine of the
-	// operation.
+	// operation, by one at a time, and may not use the Faults itself.
 	Hook func(op, name string) error
+
+	mu sync.Mutex // held while the hook runs
 }
 
 func (f *Faults) ask(op, name string) error {
 	if f.Hook == nil {
 		return nil
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if err := f.Hook(op, name); err != nil {
 		return &fs.PathError{Op: op, Path: name, Err: err}
 	}
