@@ -280,39 +280,41 @@ func TestReopenAtTheEndOfASegment(t *testing.T) {
 	}
 }
 
-// TestStartFailsAtEveryStep makes each operation of a start on a torn log fail
-// in turn: the error is final, and the next start is as good as the first.
+// TestStartFailsAtEveryStep makes each operation of a start fail in turn, on a
+// log whose copy serves and on one that has to be cut: the error is final, and
+// the next start is as good as the first.
 func TestStartFailsAtEveryStep(t *testing.T) {
 	h := makeHistory(t, 12)
 	last, before := h.ends[len(h.ends)-1], h.ends[len(h.ends)-2]
 	torn := h.im.clone()
 	clear(torn[last.segment][last.end-16 : last.end])
-	for _, cause := range []error{syscall.EIO, syscall.ENOSPC, fsxtest.ErrShort} {
-		for step := 1; ; step++ {
-			dir := filepath.Join(tempDir(t), "wal")
-			torn.put(t, dir)
-			count := 0
-			cfg := Config{Dir: dir, FS: &fsxtest.Faults{FS: fsx.OS{}, Hook: func(string, string) error {
-				if count++; count == step {
-					return cause
-				}
-				return nil
-			}}}
-			w, _, err := Open(cfg, newest)
-			if err == nil {
-				w.Abandon()
-			} else if !errors.Is(err, ErrIO) && !errors.Is(err, ErrNotFound) {
-				t.Fatalf("Open() with %v at step %d = %v, want ErrIO", cause, step, err)
-			}
-			if count < step {
-				break
-			}
-			w, rec := mustOpen(t, Config{Dir: dir})
-			w.Abandon()
-			if rec.LastRaftIndex != before.rec.LastRaftIndex || rec.HardState != before.rec.HardState {
-				t.Errorf("after %v at step %d: end %d, %v; want %d, %v", cause, step, rec.LastRaftIndex, rec.HardState,
-					before.rec.LastRaftIndex, before.rec.HardState)
-			}
+	for _, tt := range []struct {
+		name string
+		im   image
+		want Recovered
+	}{
+		{"whole", h.im, last.rec},
+		{"torn", torn, before.rec},
+	} {
+		for _, cause := range []error{syscall.EIO, syscall.ENOSPC, fsxtest.ErrShort} {
+			t.Run(fmt.Sprintf("%s, %v", tt.name, cause), func(t *testing.T) {
+				eachOperation(t, cause, func(fsys fsx.FS, failing operation) {
+					dir := filepath.Join(tempDir(t), "wal")
+					tt.im.put(t, dir)
+					w, _, err := Open(Config{Dir: dir, FS: fsys}, newest)
+					if err == nil {
+						w.Abandon()
+					} else if !errors.Is(err, ErrIO) && !errors.Is(err, ErrNotFound) {
+						t.Fatalf("Open() with %v failing = %v, want ErrIO", failing, err)
+					}
+					w, rec := mustOpen(t, Config{Dir: dir})
+					w.Abandon()
+					if rec.LastRaftIndex != tt.want.LastRaftIndex || rec.HardState != tt.want.HardState {
+						t.Errorf("after %v failed: end %d, %v; want end %d, %v", failing, rec.LastRaftIndex, rec.HardState,
+							tt.want.LastRaftIndex, tt.want.HardState)
+					}
+				})
+			})
 		}
 	}
 }

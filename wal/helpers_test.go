@@ -2,6 +2,7 @@ package wal
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -11,10 +12,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/marsevilspirit/deimos/internal/fsx"
+	"github.com/marsevilspirit/deimos/internal/fsx/fsxtest"
 )
 
 // testSegmentBytes is small, so that a few dozen batches fill a segment.
@@ -64,6 +66,47 @@ func tempDir(t testing.TB) string {
 	return dir
 }
 
+// operation is one of the operations of a run on the file system. What two
+// goroutines do has no order, so that it is known by its file and by how often
+// the same was done to that before.
+type operation struct {
+	op, file string
+	nth      int
+}
+
+// eachOperation runs something with nothing failing, and then once for each of
+// its operations with that one failing. The run has its files in a directory of
+// its own each time.
+func eachOperation(t *testing.T, cause error, run func(fsys fsx.FS, failing operation)) {
+	t.Helper()
+	once := func(failing operation) (done map[operation]bool) {
+		count, done := map[operation]int{}, map[operation]bool{}
+		run(&fsxtest.Faults{FS: fsx.OS{}, Hook: func(op, name string) error {
+			this := operation{op: op, file: filepath.Base(name)}
+			count[this]++
+			this.nth = count[this]
+			done[this] = true
+			if this == failing {
+				return cause
+			}
+			return nil
+		}}, failing)
+		return done
+	}
+	all := once(operation{})
+	if len(all) == 0 {
+		t.Errorf("the run has no operations")
+	}
+	inOrder := func(a, b operation) int {
+		return cmp.Or(strings.Compare(a.file, b.file), strings.Compare(a.op, b.op), a.nth-b.nth)
+	}
+	for _, failing := range slices.SortedFunc(maps.Keys(all), inOrder) {
+		if !once(failing)[failing] {
+			t.Errorf("%v was not reached", failing)
+		}
+	}
+}
+
 func mustCreate(t testing.TB, cfg Config) *WAL {
 	t.Helper()
 	w, err := Create(cfg, testIdentity, metaAt(1, 1), state(1, 0, 1))
@@ -104,7 +147,7 @@ func mustClose(t testing.TB, w *WAL) {
 
 func wantEqual(t testing.TB, what string, got, want any) {
 	t.Helper()
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := gocmp.Diff(want, got); diff != "" {
 		t.Errorf("%s differs (-want +got):\n%s", what, diff)
 	}
 }

@@ -12,7 +12,6 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/marsevilspirit/deimos/internal/fsx"
-	"github.com/marsevilspirit/deimos/internal/fsx/fsxtest"
 )
 
 func TestLogReturnsWhatWasAppended(t *testing.T) {
@@ -54,33 +53,29 @@ func TestLogReturnsWhatWasAppended(t *testing.T) {
 
 func TestCreateIsAllOrNothing(t *testing.T) {
 	dir := filepath.Join(tempDir(t), "wal")
-	for step := 1; ; step++ {
-		count := 0
-		faults := &fsxtest.Faults{FS: fsx.OS{}, Hook: func(string, string) error {
-			if count++; count == step {
-				return syscall.EIO
-			}
-			return nil
-		}}
-		w, err := Create(Config{Dir: dir, FS: faults}, testIdentity, metaAt(1, 1), state(1, 0, 1))
-		if err == nil && count < step {
-			w.Abandon()
-			break
+	eachOperation(t, syscall.EIO, func(fsys fsx.FS, failing operation) {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
 		}
+		w, err := Create(Config{Dir: dir, FS: fsys}, testIdentity, metaAt(1, 1), state(1, 0, 1))
 		if err == nil {
 			w.Abandon()
 		}
 		if !Exists(dir) {
-			continue
+			if err == nil {
+				t.Errorf("Create() with %v failing = nil, and there is no log", failing)
+			}
+			return
 		}
 		w, rec := mustOpen(t, Config{Dir: dir})
 		w.Abandon()
 		wantEqual(t, "snapshot", rec.Snapshot, metaAt(1, 1))
 		wantEqual(t, "hard state", rec.HardState, state(1, 0, 1))
-		if err := os.RemoveAll(dir); err != nil {
-			t.Fatal(err)
-		}
+	})
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
 	}
+	mustCreate(t, Config{Dir: dir}).Abandon()
 	if _, err := Create(Config{Dir: dir}, testIdentity, metaAt(1, 1), state(1, 0, 1)); !errors.Is(err, ErrExists) {
 		t.Errorf("Create() over a log = %v, want ErrExists", err)
 	}
