@@ -9,8 +9,10 @@
 // package wants.
 //
 // Append, SaveSnapshot and Close are called by one goroutine, and Release by
-// another one at any time. The only goroutine is the one of etcd's package that
-// allocates the next segment; Close and Abandon wait for it.
+// another one at any time. An open log has one goroutine, that of etcd's package
+// which allocates the next segment; Close and Abandon wait for it. An inspection
+// has one that reads the newest segment, and copies it if the log is being
+// opened; Inspect, Salvage and Open wait for it.
 //
 // # Files
 //

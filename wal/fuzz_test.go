@@ -90,7 +90,7 @@ func FuzzInspect(f *testing.F) {
 		}
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		r, err := inspect(disk, dir)
+		r, err := inspect(disk, dir, false)
 		runtime.ReadMemStats(&after)
 		if took := after.TotalAlloc - before.TotalAlloc; took > uint64(16*len(im[name]))+1<<20 {
 			t.Fatalf("inspect of %d bytes took %d bytes of memory", len(im[name]), took)

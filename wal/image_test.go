@@ -188,6 +188,9 @@ func damaged(t *testing.T, dir string, im image, what string) {
 	if damage.File == "" || damage.RaftIndex == 0 {
 		t.Fatalf("%s: %v names no file or no raft index", what, err)
 	}
+	if _, err := os.Stat(filepath.Join(dir, copyOf(im.newest()))); !errors.Is(err, os.ErrNotExist) {
+		t.Fatalf("%s: the copy is still there: %v", what, err)
+	}
 	if after := takeImage(t, dir); len(after) != len(im) {
 		t.Fatalf("%s: files changed", what)
 	} else {
@@ -288,7 +291,7 @@ func TestEveryFlippedBitIsDamageOrHarmless(t *testing.T) {
 				data := bytes.Clone(h.im[name])
 				data[at] ^= 1 << bit
 				disk.Put(path, data)
-				r, err := inspect(disk, dir)
+				r, err := inspect(disk, dir, false)
 				if err != nil {
 					t.Fatalf("inspect with bit %d of %d of %s flipped = %v", bit, at, name, err)
 				}

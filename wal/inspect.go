@@ -74,6 +74,7 @@ type Report struct {
 	Damage *DamageError
 
 	newest *segment
+	ahead  *ahead // has read the newest
 	crc    uint32
 	// bad is the segment that the damage is in, nil if it is in none, and
 	// badBatch where the batch with the bad place begins.
@@ -86,16 +87,26 @@ type Report struct {
 // being written means nothing. Its errors are [ErrNotFound], [ErrIO] and
 // [ErrVersion]; damage is a verdict, not an error.
 func Inspect(dir string) (*Report, error) {
-	r, err := inspect(fsx.OS{}, dir)
+	r, err := inspect(fsx.OS{}, dir, false)
 	if r != nil {
-		r.newest, r.bad = nil, nil // as large as segments, and of use to this package alone
+		r.newest, r.bad, r.ahead = nil, nil, nil // as large as segments, and of use to this package alone
 	}
 	return r, err
 }
 
-func inspect(fsys fsx.FS, dir string) (*Report, error) {
+// inspect inspects a log. If copies says so and the last stop was not clean, it
+// has the newest segment copied meanwhile; what became of the copy is in the
+// report, which [prepare] takes. An error or damage leaves no copy.
+func inspect(fsys fsx.FS, dir string, copies bool) (*Report, error) {
 	r := &Report{}
-	err := r.read(fsys, dir)
+	err := r.read(fsys, dir, copies)
+	if err != nil || !copies {
+		// An error of the removal would hide what was found. A copy that is
+		// still there is a leftover, as after a crash.
+		if left := r.ahead.discard(); err == nil {
+			err = left
+		}
+	}
 	if errors.As(err, &r.Damage) {
 		r.Verdict = Damaged
 		return r, nil
@@ -106,7 +117,7 @@ func inspect(fsys fsx.FS, dir string) (*Report, error) {
 	return r, nil
 }
 
-func (r *Report) read(fsys fsx.FS, dir string) error {
+func (r *Report) read(fsys fsx.FS, dir string, copies bool) error {
 	if !exists(fsys, dir) {
 		return fmt.Errorf("wal: inspect %s: %w", dir, ErrNotFound)
 	}
@@ -121,17 +132,28 @@ func (r *Report) read(fsys fsx.FS, dir string) error {
 	}
 	s := newScan(names[0])
 	defer s.fill(r)
-	for i, name := range names {
-		seg, err := readSegment(fsys, dir, name)
+	older := names
+	if gap == nil {
+		older = names[:len(names)-1]
+		r.ahead = readAhead(fsys, dir, names[len(older)], copies && !r.CleanStop)
+	}
+	var memory []byte // of one older segment after the other
+	for _, name := range older {
+		seg, err := readSegment(fsys, dir, name, memory)
 		if err != nil {
 			return err
 		}
-		newest := i == len(names)-1 && gap == nil
-		if err := r.segment(s, seg, newest); err != nil {
+		if err := r.segment(s, seg, false); err != nil {
 			return err
 		}
-		if newest {
-			r.newest = seg
+		memory = seg.data
+	}
+	if gap == nil {
+		if r.newest, err = r.ahead.segment(); err != nil {
+			return err
+		}
+		if err := r.segment(s, r.newest, true); err != nil {
+			return err
 		}
 	}
 	var damage *DamageError

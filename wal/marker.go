@@ -76,7 +76,7 @@ func writeMarker(fsys fsx.FS, dir string) error {
 	if len(names) == 0 {
 		return fmt.Errorf("wal: mark %s: %w", dir, ErrNotFound)
 	}
-	seg, err := readSegment(fsys, dir, names[len(names)-1])
+	seg, err := readSegment(fsys, dir, names[len(names)-1], nil)
 	if err != nil {
 		return err
 	}

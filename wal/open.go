@@ -162,13 +162,14 @@ func open(cfg Config, l *lock, choose func([]raftpb.SnapshotMetadata) (raftpb.Sn
 			err = errors.Join(err, l.release())
 		}
 	}()
-	r, err := inspect(cfg.FS, cfg.Dir)
+	r, err := inspect(cfg.FS, cfg.Dir, true)
 	if err != nil {
 		return nil, rec, err
 	}
 	if r.Damage != nil {
 		return nil, rec, r.Damage
 	}
+	defer func() { err = errors.Join(err, r.ahead.discard()) }() // nothing, once prepare has come to it
 	rec = Recovered{Identity: r.Identity, HardState: r.HardState, Snapshots: r.Snapshots, LastRaftIndex: r.LastRaftIndex}
 	if rec.Snapshot, err = choose(r.Snapshots); err != nil {
 		return nil, rec, fmt.Errorf("wal: choose a snapshot for %s: %w", cfg.Dir, err)

@@ -26,15 +26,28 @@ type Repair struct {
 
 // prepare makes an inspected log ready for etcd's package: leftovers go, a torn
 // batch is copied aside and cut off, and after an unclean stop the newest
-// segment is written anew. Pages of it may look fine in the page cache without
-// ever having reached the disk; the copy is what is trusted. The marker of a
-// clean stop goes last, before anything else can be written.
+// segment is replaced by a copy. Pages of it may look fine in the page cache
+// without ever having reached the disk; the copy is what is trusted. The one
+// that was made during the inspection serves if nothing has to be cut off. The
+// marker of a clean stop goes last, before anything else can be written.
 func prepare(cfg Config, r *Report) (*Repair, error) {
-	if err := removeLeftovers(cfg); err != nil {
+	if err := removeLeftovers(cfg, r.ahead); err != nil {
 		return nil, err
 	}
 	if r.CleanStop {
 		return nil, removeMarker(cfg.FS, cfg.Dir)
+	}
+	err := r.ahead.wait()
+	noSpace := errors.Is(err, syscall.ENOSPC)
+	if err != nil && !noSpace {
+		return nil, err
+	}
+	if noSpace || r.Verdict == Torn {
+		// Its place is needed: for what is cut off, and for a copy that may
+		// find space now that the leftovers are gone.
+		if err := r.ahead.discard(); err != nil {
+			return nil, err
+		}
 	}
 	seg := r.newest
 	end := seg.end
@@ -49,7 +62,11 @@ func prepare(cfg Config, r *Report) (*Repair, error) {
 		cfg.Log.Warn("log was cut where a crash had left its last batch half written",
 			"file", repair.File, "offset", repair.Offset, "bytes", repair.Bytes, "keptIn", kept)
 	}
-	err := rewrite(cfg.FS, seg, end)
+	if r.ahead.copied {
+		err = r.ahead.take()
+	} else {
+		err = rewrite(cfg.FS, seg, end)
+	}
 	if errors.Is(err, syscall.ENOSPC) {
 		err = rewriteInPlace(cfg.FS, seg, end)
 	}
@@ -57,15 +74,16 @@ func prepare(cfg Config, r *Report) (*Repair, error) {
 }
 
 // removeLeftovers removes files that were allocated in advance or left
-// unfinished. etcd's package would use them again without emptying them.
-func removeLeftovers(cfg Config) error {
+// unfinished. etcd's package would use them again without emptying them. A copy
+// that is being made stays.
+func removeLeftovers(cfg Config, copied *ahead) error {
 	names, err := cfg.FS.List(cfg.Dir)
 	if err != nil {
 		return ioError("list", cfg.Dir, err)
 	}
 	removed := false
 	for _, name := range names {
-		if !strings.HasSuffix(name, fsx.TempSuffix) {
+		if !strings.HasSuffix(name, fsx.TempSuffix) || copied.uses(name) {
 			continue
 		}
 		if err := cfg.FS.Remove(filepath.Join(cfg.Dir, name)); err != nil {
@@ -106,25 +124,40 @@ func wholeWords(size int64) int64 { return (size + frameBytes - 1) / frameBytes 
 
 // rewrite replaces a segment by a copy of its first bytes, of the same size.
 func rewrite(fsys fsx.FS, seg *segment, end int64) error {
-	temp := seg.path + fsx.TempSuffix
+	if err := writeCopy(fsys, seg.path, seg.bytes(0, end), wholeWords(seg.size)); err != nil {
+		return err
+	}
+	return placeCopy(fsys, seg.path)
+}
+
+// writeCopy writes a durable copy of a segment beside it: its first bytes, and
+// zeros up to the size. An error leaves no copy.
+func writeCopy(fsys fsx.FS, path string, data []byte, size int64) error {
+	temp := path + fsx.TempSuffix
 	f, err := fsys.Create(temp)
 	if err != nil {
 		return ioError("create", temp, err)
 	}
-	_, err = f.Write(seg.bytes(0, end))
+	_, err = f.Write(data)
 	if err == nil {
-		err = f.Truncate(wholeWords(seg.size))
+		err = f.Truncate(size)
 	}
 	if err == nil {
 		err = f.Sync()
 	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = fsys.Rename(temp, seg.path)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return errors.Join(ioError("copy", path, err), fsx.RemoveIfExists(fsys, temp))
 	}
-	if err != nil {
-		return errors.Join(ioError("copy", seg.path, err), fsx.RemoveIfExists(fsys, temp))
+	return nil
+}
+
+// placeCopy gives the copy of a segment its name.
+func placeCopy(fsys fsx.FS, path string) error {
+	temp := path + fsx.TempSuffix
+	if err := fsys.Rename(temp, path); err != nil {
+		return errors.Join(ioError("copy", path, err), fsx.RemoveIfExists(fsys, temp))
 	}
-	return syncDir(fsys, filepath.Dir(seg.path))
+	return syncDir(fsys, filepath.Dir(path))
 }
 
 // rewriteInPlace writes the same bytes over themselves and syncs them, when

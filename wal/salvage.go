@@ -27,7 +27,7 @@ func Salvage(cfg Config) (cut *Repair, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, l.release()) }()
-	r, err := inspect(cfg.FS, cfg.Dir)
+	r, err := inspect(cfg.FS, cfg.Dir, false)
 	if err != nil || r.Damage == nil {
 		return nil, err
 	}

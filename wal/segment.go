@@ -75,9 +75,9 @@ type segment struct {
 	data []byte
 }
 
-// readSegment reads a segment up to the zeros at its end. It takes no more
-// memory than the file has bytes.
-func readSegment(fsys fsx.FS, dir string, name segmentName) (s *segment, err error) {
+// readSegment reads a segment up to the zeros at its end, into memory that may
+// be given to it for use again. It takes no more than the file has bytes.
+func readSegment(fsys fsx.FS, dir string, name segmentName, memory []byte) (s *segment, err error) {
 	s = &segment{name: name, path: filepath.Join(dir, name.String())}
 	f, err := fsys.Open(s.path)
 	if err != nil {
@@ -94,7 +94,10 @@ func readSegment(fsys fsx.FS, dir string, name segmentName) (s *segment, err err
 	if s.end, err = lastNonzero(f, s.size); err != nil {
 		return nil, ioError("read", s.path, err)
 	}
-	s.data = make([]byte, s.end)
+	if s.data = memory; int64(cap(memory)) < s.end {
+		s.data = make([]byte, s.end)
+	}
+	s.data = s.data[:s.end]
 	if _, err := io.ReadFull(io.NewSectionReader(f, 0, s.end), s.data); err != nil {
 		return nil, ioError("read", s.path, err)
 	}

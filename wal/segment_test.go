@@ -5,10 +5,29 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"syscall"
 	"testing"
+
+	"github.com/marsevilspirit/deimos/internal/fsx/fsxtest"
 )
+
+// TestMemoryOfAnotherSegmentIsNotSeen reads a short segment into memory that a
+// longer one has left full.
+func TestMemoryOfAnotherSegmentIsNotSeen(t *testing.T) {
+	disk := fsxtest.NewDisk(t)
+	name := segmentName{seq: 1}
+	content := append([]byte("12345678"), make([]byte, 56)...)
+	disk.Put(filepath.Join("/d", name.String()), content)
+	s, err := readSegment(disk, "/d", name, bytes.Repeat([]byte{0xff}, 100))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := s.bytes(0, s.size); s.end != 8 || !bytes.Equal(got, content) {
+		t.Errorf("readSegment() = end %d, bytes %x, want 8 and %x", s.end, got, content)
+	}
+}
 
 func TestLastNonzero(t *testing.T) {
 	const block = 1 << 20
