@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
+	"golang.org/x/sys/unix"
 
 	"github.com/marsevilspirit/deimos/internal/fsx"
 	"github.com/marsevilspirit/deimos/internal/fsx/fsxtest"
@@ -43,7 +44,7 @@ func replaceFile(t *testing.T, path, with string) {
 		if _, err := fmt.Sscan(fd.Name(), &n); err != nil {
 			t.Fatal(err)
 		}
-		if err := syscall.Dup3(int(other.Fd()), n, syscall.O_CLOEXEC); err != nil {
+		if err := unix.Dup2(int(other.Fd()), n); err != nil {
 			t.Fatal(err)
 		}
 		found = true

@@ -197,13 +197,6 @@ func (c *conn) handle(call Call) (sound bool) {
 	return c.answer.end()
 }
 
-// step takes the next step of the call, without waiting. It returns false when
-// the connection is of no use any more.
-func (c *conn) step() (state State, sound bool) {
-	defer c.guard(&sound)
-	return c.call.Next(true), true
-}
-
 // guard runs deferred: a panic of the handler ends the connection.
 func (c *conn) guard(sound *bool) {
 	v := recover()

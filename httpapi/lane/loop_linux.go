@@ -486,6 +486,13 @@ func ignoringInterrupts(do func(int, []byte) (int, error), fd int, p []byte) (in
 	}
 }
 
+// step takes the next step of the call, without waiting. It returns false when
+// the connection is of no use any more.
+func (c *conn) step() (state State, sound bool) {
+	defer c.guard(&sound)
+	return c.call.Next(true), true
+}
+
 // serveAlone answers a request of a loop's connection where it can take its time:
 // from the beginning, if call is nil.
 func (c *conn) serveAlone(call Call) {
