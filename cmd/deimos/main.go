@@ -23,6 +23,7 @@ import (
 	sddaemon "github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/marsevilspirit/deimos/daemon"
+	"github.com/marsevilspirit/deimos/internal/timerslack"
 )
 
 // closeGrace is how long closing may take beyond the time that running
@@ -30,6 +31,9 @@ import (
 const closeGrace = 10 * time.Second
 
 func main() {
+	if !isCommand(os.Args[1:]) {
+		_ = timerslack.Raise() // without it the program is slower, and as good
+	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
