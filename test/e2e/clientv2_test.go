@@ -316,6 +316,18 @@ func TestClientV2TurnsToAnotherMember(t *testing.T) {
 	if _, err := v2.keys.Set(ctx, "/a", "1", nil); err != nil {
 		t.Fatal(err)
 	}
+	// The read below is local, and a member may hear of a write after its client did.
+	for _, n := range c.nodes {
+		if err := until(ctx, func() error {
+			status, body, err := get(ctx, n.client+"/v2/keys/a")
+			if err == nil && status != http.StatusOK {
+				err = errors.New(body)
+			}
+			return err
+		}); err != nil {
+			t.Fatalf("the write does not reach %s: %v", n.name, err)
+		}
+	}
 	pinned, _ := v2.seen.read()
 	i := slices.IndexFunc(c.nodes, func(n *node) bool { return n.client == pinned })
 	c.nodes[i].kill(t)
