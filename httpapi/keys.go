@@ -109,10 +109,8 @@ func (c *call) answerPut() {
 		return
 	}
 	e := c.writing.event
-	if isLong(e.Node()) || isLong(e.PrevNode()) {
-		if c.slow((*call).answerPut) {
-			return
-		}
+	if (isLong(e.Node()) || isLong(e.PrevNode())) && c.slow((*call).answerPut) {
+		return
 	}
 	k := clock{h: c.h, nowMS: e.NowMS()}
 	c.buffers.out = appendEvent(c.buffers.out[:0], e, &k, c.writing.noValue)
@@ -143,14 +141,11 @@ func (c *call) get(key string, recursive, linearizable bool) {
 		return
 	}
 	var ok bool
-	if c.reading.view, ok = c.h.backend.View(); !ok {
-		if c.slow((*call).awaitView) {
-			return
-		}
+	if c.reading.view, ok = c.h.backend.View(); ok {
+		c.answerGet()
+	} else if !c.slow((*call).awaitView) {
 		c.awaitView()
-		return
 	}
-	c.answerGet()
 }
 
 // awaitView makes a local read that has to wait.

@@ -174,13 +174,18 @@ func (a *answer) send() error {
 }
 
 func (a *answer) transmit(p []byte) {
-	if !a.writeBy.Equal(a.bound) {
-		a.bound = a.writeBy
-		if a.err = a.conn.nc.SetWriteDeadline(a.writeBy); a.err != nil {
-			return
-		}
+	if a.err = a.setBound(a.writeBy); a.err == nil {
+		_, a.err = a.conn.nc.Write(p)
 	}
-	_, a.err = a.conn.nc.Write(p)
+}
+
+// setBound bounds writing; the zero time lifts the bound.
+func (a *answer) setBound(t time.Time) error {
+	if t.Equal(a.bound) {
+		return nil
+	}
+	a.bound = t
+	return a.conn.nc.SetWriteDeadline(t)
 }
 
 // release gives the buffer back.

@@ -224,7 +224,7 @@ func (c *conn) keep() bool {
 		return false
 	}
 	if c.loop != nil {
-		c.setReadDeadline(time.Time{}) // it looks after that itself
+		c.liftDeadlines()
 		return true
 	}
 	if limit := c.server.full.IdleTimeout; limit > 0 {
@@ -251,6 +251,13 @@ func (c *conn) linger() {
 	c.setReadDeadline(time.Now().Add(lingerTime))
 	// What comes is of no interest, nor is how it ends.
 	_, _ = io.CopyN(io.Discard, c.nc, lingerBytes)
+}
+
+// liftDeadlines makes the connection ready for a loop, which looks after the time
+// itself. A bound that was left would fail its next read or write.
+func (c *conn) liftDeadlines() {
+	c.setReadDeadline(time.Time{})
+	_ = c.answer.setBound(time.Time{}) // it fails on a closed connection only, and so will the next write
 }
 
 // setReadDeadline bounds reading; the zero time lifts the bound.

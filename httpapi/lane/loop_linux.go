@@ -51,13 +51,13 @@ type loop struct {
 	count int
 	// taken are the messages that are being worked on.
 	taken []message
+	sweep *time.Timer // that posts the next "sweeps", nil while there is none to come
 
 	mu     sync.Mutex // guards the rest
 	posted []message
 	// parked tells that the goroutine sleeps, or is about to, and has to be woken.
 	parked bool
 	over   bool
-	sweep  *time.Timer // nil while there is nothing to look for
 }
 
 // message tells a loop what has become of a connection, or to look after all.
@@ -218,7 +218,11 @@ func (l *loop) hear(m message) {
 		l.remove(c)
 		c.finished()
 	case sweeps:
+		l.sweep = nil
 		l.closeIdle(l.server.full.IdleTimeout)
+		if l.count > 0 {
+			l.armSweep()
+		}
 	case closes:
 		l.closeIdle(0)
 	}
@@ -287,15 +291,15 @@ func (l *loop) serve(c *conn) {
 			return
 		}
 		if c.start == c.end {
-			if !c.more {
-				c.releaseInput()
-				return
-			}
-			if !l.read(c) {
+			switch {
+			case c.more && l.read(c):
+				continue
+			case c.more, l.server.closing.Load(): // it has ended, or is not wanted any more
 				l.drop(c)
-				return
+			default:
+				c.releaseInput()
 			}
-			continue
+			return
 		}
 		if !c.parse() {
 			l.giveAway(c)
@@ -369,7 +373,7 @@ func (l *loop) finish(c *conn) {
 		return
 	}
 	a.release()
-	if !c.keep() || l.server.closing.Load() {
+	if !c.keep() {
 		l.drop(c)
 		return
 	}
@@ -384,21 +388,12 @@ func (l *loop) closeIdle(limit time.Duration) {
 			l.drop(c)
 		}
 	}
-	l.mu.Lock()
-	l.sweep = nil
-	l.mu.Unlock()
-	if l.count > 0 {
-		l.armSweep()
-	}
 }
 
 // armSweep looks for idle connections some time from now. They are closed when
 // they have been idle for IdleTimeout, or up to a quarter longer.
 func (l *loop) armSweep() {
-	limit := l.server.full.IdleTimeout
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.sweep == nil && limit > 0 && !l.server.closing.Load() {
+	if limit := l.server.full.IdleTimeout; l.sweep == nil && limit > 0 {
 		l.sweep = time.AfterFunc(limit/4, func() { l.post(nil, sweeps) })
 	}
 }
@@ -409,7 +404,8 @@ type looped struct {
 	raw   syscall.RawConn
 	place int32
 	// busy tells that a request is under way, or that the connection is no longer
-	// here, more that there may be something to read, and hungUp that the client has closed its side.
+	// here, more that there may be something to read, and hungUp that the client
+	// has closed its side.
 	busy, more, hungUp bool
 	call               Call
 	resume             func()
@@ -435,7 +431,7 @@ func (c *conn) join() bool {
 	if l == nil {
 		return false
 	}
-	c.setReadDeadline(time.Time{})
+	c.liftDeadlines()
 	c.state.Store(stateLooped)
 	c.loop, c.raw = l, raw
 	c.more = true // something may have come before the loop watches

@@ -10,6 +10,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -23,6 +24,9 @@ import (
 type stepper struct {
 	paused chan func()
 }
+
+// deadlineTime is for how long the step "deadline" bounds the writing.
+const deadlineTime = 300 * time.Millisecond
 
 type stepCall struct {
 	w      http.ResponseWriter
@@ -59,6 +63,15 @@ func (c *stepCall) Next(quick bool) State {
 			c.way = append(c.way, "paused")
 			c.h.paused <- c.resume
 			return Paused
+		case "deadline": // as a large answer or a stream sets one
+			if err := http.NewResponseController(c.w).SetWriteDeadline(time.Now().Add(deadlineTime)); err != nil {
+				panic(err)
+			}
+		case "begun": // the head is written, and the body has to wait
+			c.w.WriteHeader(http.StatusOK)
+			released := make(chan struct{})
+			c.h.paused <- func() { close(released) }
+			<-released
 		case "abort":
 			panic(http.ErrAbortHandler)
 		case "panic":
@@ -252,6 +265,19 @@ func TestALoopDoesNotWaitForAReader(t *testing.T) {
 	other.get("quick", "[]")
 }
 
+// A bound of an answer's writing is of no meaning to the answers after it.
+func TestDeadlineOfAnAnswerEndsWithIt(t *testing.T) {
+	r := newLoopRig(t, nil)
+	first, later := r.dial(), r.dial()
+	for _, c := range []*client{first, later} {
+		began := time.Now()
+		c.get("slow/deadline", "[slow alone]")
+		for time.Since(began) < 2*deadlineTime {
+			c.get("quick", "[]")
+		}
+	}
+}
+
 func TestTheEndOfAConnectionInALoop(t *testing.T) {
 	t.Run("by the client", func(t *testing.T) {
 		r := newLoopRig(t, nil)
@@ -336,6 +362,30 @@ func TestShutdownOfALoop(t *testing.T) {
 		}
 		c.ended()
 	}
+	if err := <-down; err != nil {
+		t.Errorf("Shutdown() = %v, want nil", err)
+	}
+}
+
+// An answer that was begun before the server stopped says nothing of its end, so
+// its connection has to be found idle afterwards.
+func TestShutdownFindsConnectionsThatComeBackLate(t *testing.T) {
+	r := newLoopRig(t, nil)
+	late := r.dial()
+	late.say(request("slow/begun"))
+	goOn := <-r.handler.paused
+	idle := make([]*client, runtime.GOMAXPROCS(0)) // one for each loop
+	for i := range idle {
+		idle[i] = r.dial()
+	}
+	down := make(chan error, 1)
+	go func() { down <- r.server.Shutdown(context.Background()) }()
+	for _, c := range idle {
+		c.ended()
+	}
+	goOn()
+	late.want("[slow alone]", "GET", "")
+	late.ended()
 	if err := <-down; err != nil {
 		t.Errorf("Shutdown() = %v, want nil", err)
 	}

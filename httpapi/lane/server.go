@@ -38,10 +38,11 @@ type Server struct {
 
 // New returns a server with the handler, limits and hooks of full, which gets
 // the connections with other requests. If its handler is a [Handler], one
-// goroutine answers many connections, where the system has epoll(7). takes tells by its path, as it stands in
-// the request, whether a request may be answered without net/http; its handler
-// is shown the headers Accept and Content-Type only. full is shut down and
-// closed by the result, and its ConnState may be set until [Server.Serve].
+// goroutine answers many connections, where the system has epoll(7). takes tells
+// by its path, as it stands in the request, whether a request may be answered
+// without net/http; its handler is shown the headers Accept and Content-Type
+// only. full is shut down and closed by the result, and its ConnState may be set
+// until [Server.Serve].
 func New(full *http.Server, takes func(path string) bool) *Server {
 	s := &Server{
 		full:      full,
