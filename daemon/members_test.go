@@ -10,11 +10,11 @@ import (
 	"net/url"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/marsevilspirit/deimos/daemon"
 	"github.com/marsevilspirit/deimos/internal/clustertest"
+	"github.com/marsevilspirit/deimos/internal/syncbuf"
 )
 
 type memberOf struct {
@@ -292,20 +292,6 @@ func TestAMemberThatForgetsToJoinHarmsNobody(t *testing.T) {
 }
 
 // words is what members log, from any goroutine.
-type words struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
+type words struct{ syncbuf.Buffer }
 
-// Write implements io.Writer.
-func (w *words) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.text.Write(p)
-}
-
-func (w *words) contain(s string) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return strings.Contains(w.text.String(), s)
-}
+func (w *words) contain(s string) bool { return strings.Contains(w.String(), s) }

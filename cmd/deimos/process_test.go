@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/marsevilspirit/deimos/internal/clustertest"
+	"github.com/marsevilspirit/deimos/internal/syncbuf"
 )
 
 // envRunMain makes the test binary the program itself, for tests that need it
@@ -26,13 +27,13 @@ func TestMain(m *testing.M) {
 
 // startProcess runs the program as a process of its own, and waits until it has
 // printed a line.
-func (p *prompt) startProcess(args ...string) (*exec.Cmd, *lockedBuffer) {
+func (p *prompt) startProcess(args ...string) (*exec.Cmd, *syncbuf.Buffer) {
 	p.t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	var out lockedBuffer
+	var out syncbuf.Buffer
 	cmd := exec.CommandContext(p.t.Context(), self, args...)
 	cmd.Env = append(slices.Clone(p.env), envRunMain+"=1")
 	cmd.Stdout = &out

@@ -1,38 +1,19 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/marsevilspirit/deimos/daemon"
 	"github.com/marsevilspirit/deimos/internal/clustertest"
+	"github.com/marsevilspirit/deimos/internal/syncbuf"
 )
-
-// lockedBuffer is written by a command while a test reads it.
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
 
 // running is a command that has not ended yet.
 type running struct {
 	t              *testing.T
-	stdout, stderr lockedBuffer
+	stdout, stderr syncbuf.Buffer
 	cancel         context.CancelFunc
 	code           chan int
 }

@@ -2,7 +2,6 @@ package lane
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,11 +11,12 @@ import (
 	"net/http"
 	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/marsevilspirit/deimos/internal/syncbuf"
 )
 
 // stepper is a handler whose calls take the steps that their paths name: "quick"
@@ -99,25 +99,8 @@ type loopRig struct {
 	handler *stepper
 	server  *Server
 	addr    string
-	logged  syncBuffer
+	logged  syncbuf.Buffer
 	served  chan error
-}
-
-type syncBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }
 
 func newLoopRig(t *testing.T, change func(*http.Server)) *loopRig {

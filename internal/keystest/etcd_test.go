@@ -1,15 +1,15 @@
 package keystest
 
 import (
-	"bytes"
 	"errors"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
-	"sync"
 	"testing"
 	"time"
+
+	"github.com/marsevilspirit/deimos/internal/syncbuf"
 )
 
 // TestSuiteAgainstEtcd tests the tests: the suite is played against an
@@ -69,7 +69,7 @@ func etcdBinary(t *testing.T) string {
 func startEtcd(t testing.TB, bin string) string {
 	t.Helper()
 	client, peer := "http://"+freePort(t), "http://"+freePort(t)
-	var log syncBuffer
+	var log syncbuf.Buffer
 	cmd := exec.Command(bin, "--name", "oracle", "--data-dir", t.TempDir(), "--enable-v2=true",
 		"--listen-client-urls", client, "--advertise-client-urls", client,
 		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
@@ -123,22 +123,4 @@ func freePort(t testing.TB) string {
 	}
 	defer l.Close()
 	return l.Addr().String()
-}
-
-// syncBuffer is a buffer that a process writes while a test reads it.
-type syncBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }

@@ -23,9 +23,7 @@ func TestErrorLogCountsEveryFailureAndLogsOneAMinute(t *testing.T) {
 	said := func(want string) {
 		t.Helper()
 		got := r.log.String()
-		r.log.mu.Lock()
-		r.log.buf.Reset()
-		r.log.mu.Unlock()
+		r.log.Reset()
 		if want == "" && got != "" || !strings.Contains(got, want) || strings.Count(got, "\n") > 1 {
 			t.Errorf("logged %q, want %q", got, want)
 		}

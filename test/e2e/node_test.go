@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,12 +12,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/marsevilspirit/deimos/internal/proctest"
+	"github.com/marsevilspirit/deimos/internal/syncbuf"
 )
 
 const (
@@ -183,22 +182,7 @@ func (p *process) wait(t testing.TB, most time.Duration) int {
 }
 
 // output collects what a process writes while the test may read it.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
-}
+type output struct{ syncbuf.Buffer }
 
 // tail is the end of the output.
 func (o *output) tail() string {
