@@ -27,14 +27,14 @@ func TestDeadlines(t *testing.T) {
 		}
 		add := func(i int, in time.Duration) { do(func() { d.add(all[i], time.Now().Add(in)) }) }
 		add(0, length)
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		add(1, length)
 		add(2, length)
 		add(3, time.Second)                       // before all others
 		add(4, length-1)                          // in the middle
 		do(func() { d.add(all[5], time.Time{}) }) // none
 		do(func() { d.remove(all[2]); d.remove(all[2]); d.remove(all[5]) })
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		synctest.Wait()
 		if want := []uint64{3, 0, 4, 1}; !slices.Equal(ended, want) {
 			t.Errorf("ended %v, want %v", ended, want)
@@ -48,7 +48,7 @@ func TestDeadlines(t *testing.T) {
 		add(1, length)
 		add(0, length)
 		do(func() { d.remove(all[1]) })
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		synctest.Wait()
 		if !slices.Equal(ended, []uint64{0}) || after[0] != length {
 			t.Errorf("ended %v after %v, want [0] after %v", ended, after, length)

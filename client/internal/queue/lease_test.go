@@ -34,7 +34,7 @@ func hold(t *testing.T, f *fakeLine, cfg Config) *Lease {
 // when the last one was sent that was answered in time.
 func TestLossIsReportedBeforeTheClusterRemovesThePlace(t *testing.T) {
 	const never = time.Hour
-	deaf := func(d time.Duration) error { time.Sleep(d); return nil } // does not hear the end of its context
+	deaf := func(d time.Duration) error { <-time.After(d); return nil } // does not hear the end of its context
 	patient := func(ctx context.Context, d time.Duration) error {
 		if retry.Sleep(ctx, d) != nil {
 			return unknown()
@@ -114,7 +114,7 @@ func TestLossIsReportedBeforeTheClusterRemovesThePlace(t *testing.T) {
 					t.Errorf("Err() = %v, want ErrLost", err)
 				}
 				<-l.kept
-				time.Sleep(time.Minute)
+				<-time.After(time.Minute)
 				if at, ok := f.whenRemoved(l.Key()); !ok || at.Sub(lost) < 2*time.Second {
 					t.Errorf("the place was removed %v after the loss (%v), want 2s at least", at.Sub(lost), ok)
 				}
@@ -137,7 +137,7 @@ func TestLeaseIsKeptForAsLongAsRenewalsAreAnswered(t *testing.T) {
 			return nil
 		})
 		l := hold(t, f, config())
-		time.Sleep(24 * time.Hour)
+		<-time.After(24 * time.Hour)
 		if err := l.Err(); err != nil {
 			t.Errorf("Err() after a day = %v", err)
 		}
@@ -178,7 +178,7 @@ func TestErrLooksAtTheClockItself(t *testing.T) {
 		})
 		l := hold(t, f, config())
 		l.timer.Stop() // it has not run yet
-		time.Sleep(8 * time.Second)
+		<-time.After(8 * time.Second)
 		if err := l.Err(); !errors.Is(err, ErrLost) {
 			t.Errorf("Err() = %v, want ErrLost", err)
 		}
@@ -241,7 +241,7 @@ func TestReleaseTellsWhatItFound(t *testing.T) {
 				if got := len(f.keys()); got != tt.left {
 					t.Errorf("%d places are left, want %d", got, tt.left)
 				}
-				time.Sleep(time.Minute) // for the timers of places
+				<-time.After(time.Minute) // for the timers of places
 			})
 		})
 	}

@@ -46,7 +46,7 @@ func (s *turns) take(t *testing.T, f *fakeLine, cfg Config) {
 		return
 	}
 	s.add(cfg.Owner)
-	time.Sleep(time.Second)
+	<-time.After(time.Second)
 	if err := w.lease.Release(t.Context()); err != nil {
 		t.Errorf("%s: Release() = %v", cfg.Owner, err)
 	}
@@ -84,7 +84,7 @@ func TestWaitingContenderKeepsItsPlace(t *testing.T) {
 			all.Go(func() { s.take(t, f, owned(who)) })
 			synctest.Wait()
 		}
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		if got := f.keys(); !slices.Equal(got, []string{"1", "2", "3"}) {
 			t.Errorf("places %v after an hour, want 1 2 3", got)
 		}
@@ -112,7 +112,7 @@ func TestLostPlaceIsReplacedAtTheEndAndTold(t *testing.T) {
 		all.Go(func() { s.take(t, f, owned("second")) })
 		synctest.Wait()
 		f.vanish("/q/00000000000000000002")
-		time.Sleep(5 * time.Second) // it is seen at the next renewal
+		<-time.After(5 * time.Second) // it is seen at the next renewal
 		if got := f.keys(); len(got) != 3 {
 			t.Errorf("places %v, want three", got)
 		}
@@ -153,9 +153,9 @@ func TestPlaceThatIsStillThereIsTakenUpAgain(t *testing.T) {
 					}
 					return nil
 				})
-				time.Sleep(8*time.Second + 50*time.Millisecond)
+				<-time.After(8*time.Second + 50*time.Millisecond)
 				f.setBefore(nil)
-				time.Sleep(time.Second)
+				<-time.After(time.Second)
 				if got := f.keys(); !slices.Contains(got, "2") {
 					t.Errorf("places %v, want 2 among them", got)
 				}
@@ -184,7 +184,7 @@ func TestTurnIsNotTakenWithALeaseThatIsOver(t *testing.T) {
 		f.setAfter(func(_ context.Context, op string) error {
 			if op == "places" {
 				f.setAfter(nil)
-				time.Sleep(9 * time.Second)
+				<-time.After(9 * time.Second)
 				f.setBefore(nil)
 			}
 			return nil
@@ -292,7 +292,7 @@ func TestLatePlaceIsTakenUp(t *testing.T) {
 		defer cancel()
 		done := make(chan error)
 		go func() { done <- w.wait(ctx) }()
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		f.insert("/q", w.value)
 		if err := <-done; err != nil {
 			t.Fatal(err)
@@ -355,7 +355,7 @@ func TestWhoGivesUpLeavesNoPlace(t *testing.T) {
 					w.leave(ctx)
 					done <- err
 				}()
-				time.Sleep(time.Second)
+				<-time.After(time.Second)
 				start := time.Now()
 				cancel(giveUp)
 				if err := <-done; !errors.Is(err, giveUp) {
@@ -372,7 +372,7 @@ func TestWhoGivesUpLeavesNoPlace(t *testing.T) {
 				if err := holder.Release(t.Context()); err != nil {
 					t.Error(err)
 				}
-				time.Sleep(10 * time.Second)
+				<-time.After(10 * time.Second)
 				if got := f.keys(); len(got) > 0 {
 					t.Errorf("places %v are left after a TTL", got)
 				}
@@ -415,7 +415,7 @@ func TestTryDoesNotWait(t *testing.T) {
 		if got := f.keys(); len(got) != 1 {
 			t.Errorf("places %v, want that of eve", got)
 		}
-		time.Sleep(10 * time.Second)
+		<-time.After(10 * time.Second)
 	})
 }
 
