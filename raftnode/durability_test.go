@@ -287,6 +287,37 @@ func TestAConfirmedReadWaitsUntilItsIndexIsApplied(t *testing.T) {
 	}
 }
 
+func TestADeadlineEndsARead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCoreNet(t, 1).elect(1)
+		r := newReaders(7)
+		told := make(chan error, 3)
+		join := func(in time.Duration) {
+			if _, _, err := r.join(time.Now().Add(in), func(_ any, err error) { told <- err }); err != nil {
+				t.Fatalf("join() = %v, want nil", err)
+			}
+		}
+		join(time.Second)
+		if err := <-told; !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrBehind) {
+			t.Errorf("a read without confirmation ended with %v, want %v", err, context.DeadlineExceeded)
+		}
+		join(time.Second)
+		join(time.Minute)
+		r.begin(c.Core)
+		r.finish([]ReadResult{{ID: c.rounds[0].id, RaftIndex: 9}})
+		if err := <-told; !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, ErrBehind) {
+			t.Errorf("a confirmed read ended with %v, want %v and %v", err, context.DeadlineExceeded, ErrBehind)
+		}
+		r.advance(9)
+		if err := <-told; err != nil { // the other one of the same batch
+			t.Errorf("a read that was applied in time ended with %v, want nil", err)
+		}
+		if r.deadlines.first != nil {
+			t.Error("a deadline is left behind")
+		}
+	})
+}
+
 // savingLog tells when a commit index is saved.
 type savingLog struct {
 	*fakeLog

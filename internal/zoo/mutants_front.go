@@ -58,6 +58,18 @@ func requestMutants() []mutant {
 			catchers: by("httpapi/lane", "TestTheEndOfAConnectionInALoop"),
 		},
 		{
+			id: "L2d", name: "the write deadline of an answer stays on its connection",
+			why:      "the answer to a write is never sent, and its client does not know the outcome",
+			edits:    []edit{{"httpapi/lane/conn.go", "	_ = c.answer.setBound(time.Time{})", "	_ = c.answer.setBound"}},
+			catchers: by("httpapi/lane", "TestDeadlineOfAnAnswerEndsWithIt"),
+		},
+		{
+			id: "L2e", name: "connections that come back late outlive their server",
+			why:      "a member does not stop before its time is over",
+			edits:    []edit{{"httpapi/lane/loop_linux.go", "			case c.more, l.server.closing.Load(): //", "			case c.more: //"}},
+			catchers: by("httpapi/lane", "TestShutdownFindsConnectionsThatComeBackLate"),
+		},
+		{
 			id: "L3", name: "the two passes of a large listing read the clock twice",
 			why:      "an answer is longer or shorter than its Content-Length",
 			edits:    []edit{{"httpapi/listing.go", "	l.length, l.sending = 0, true\n", "	l.length, l.sending, l.clock.known = 0, true, false\n"}},
