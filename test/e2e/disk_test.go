@@ -29,13 +29,15 @@ func putOnce(ctx context.Context, base, key string) (status int, retryAfter stri
 	return resp.StatusCode, resp.Header.Get("Retry-After"), nil
 }
 
-// waitStatus waits until a write is answered with a status.
+// waitStatus waits until a write is answered with a status. Each status has a
+// key of its own: a member notices within 50 ms that its disk is full, and a write
+// that it accepts until then must not make a later one an update.
 func waitStatus(t *testing.T, base string, want int, most time.Duration) (retryAfter string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), most)
 	defer cancel()
 	err := until(ctx, func() error {
-		status, after, err := putOnce(ctx, base, "probe")
+		status, after, err := putOnce(ctx, base, fmt.Sprintf("probe-%d", want))
 		if err == nil && status != want {
 			err = fmt.Errorf("status %d, want %d", status, want)
 		}
