@@ -33,8 +33,8 @@ var (
 // watch from the last index + 1 misses nothing, or is told that the history
 // no longer reaches back.
 //
-// Next and Ready belong to one goroutine, the consumer. Close, StartIndex and
-// everything the store does may run beside it.
+// Next, Poll, Ready, Replays and Await belong to the consumer, one goroutine at a time.
+// Close, StartIndex and everything the store does may run beside it.
 type Watcher struct {
 	hub        *hub
 	group      *group
@@ -51,7 +51,9 @@ type Watcher struct {
 	head  int
 	bytes int64
 	end   error
-	wake  chan struct{} // made when the consumer first has to wait
+	wake  func() // of Await; nil when nobody waits
+
+	woken chan struct{} // of Next, made when it first has to wait
 }
 
 // replay is the part of the history that a watch began with. It is pinned at
@@ -77,22 +79,58 @@ func (w *Watcher) Next(ctx context.Context) (*Event, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if w.ended() {
-			return nil, ErrWatchEnded
-		}
-		if e := w.fromHistory(); e != nil {
-			w.replay.found = nil
-			return e, nil
-		}
-		e, wake, err := w.fromQueue()
-		if e != nil || err != nil {
+		if e, err := w.Poll(); e != nil || err != nil {
 			return e, err
+		}
+		if w.woken == nil {
+			w.woken = make(chan struct{}, 1)
+		}
+		if !w.Await(w.wakeNext) {
+			continue
 		}
 		select {
 		case <-ctx.Done():
-		case <-wake:
+		case <-w.woken:
 		}
 	}
+}
+
+func (w *Watcher) wakeNext() {
+	select {
+	case w.woken <- struct{}{}:
+	default:
+	}
+}
+
+// Poll is Next for a consumer that does not wait: it returns no event and no
+// error when there is nothing yet. See [Watcher.Await].
+func (w *Watcher) Poll() (*Event, error) {
+	if w.ended() {
+		return nil, ErrWatchEnded
+	}
+	if e := w.fromHistory(); e != nil {
+		w.replay.found = nil
+		return e, nil
+	}
+	return w.fromQueue()
+}
+
+// Await calls f once, as soon as Poll has something to return, instead of an f
+// that was given before. It returns false, and does not call f, if Poll has
+// something already. f is called with locks held, by a goroutine that others wait
+// for, or by Close: it must neither block nor call the watcher. Once Close has
+// returned, f is not called any more.
+func (w *Watcher) Await(f func()) bool {
+	if w.fromHistory() != nil {
+		return false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.head < len(w.queue) || w.end != nil {
+		return false
+	}
+	w.wake = f
+	return true
 }
 
 // Ready reports whether Next would return at once, so that a writer can send
@@ -105,6 +143,10 @@ func (w *Watcher) Ready() bool {
 	defer w.mu.Unlock()
 	return w.head < len(w.queue) || w.end != nil
 }
+
+// Replays reports whether there may be something left of the history, which can
+// take long to look through.
+func (w *Watcher) Replays() bool { return w.replay != nil }
 
 // Close ends the watch and releases what it holds. It may be called more than
 // once, from any goroutine, and touches no other watcher.
@@ -144,19 +186,12 @@ func (w *Watcher) fromHistory() *Event {
 	return p.found
 }
 
-// fromQueue returns the first live event; if there is none, the end of the
-// watch, or the channel that wakes the consumer when there is more.
-func (w *Watcher) fromQueue() (*Event, <-chan struct{}, error) {
+// fromQueue returns the first live event, or the end of the watch.
+func (w *Watcher) fromQueue() (*Event, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.head == len(w.queue) {
-		if w.end != nil {
-			return nil, nil, w.end
-		}
-		if w.wake == nil {
-			w.wake = make(chan struct{}, 1)
-		}
-		return nil, w.wake, nil
+		return nil, w.end
 	}
 	e := w.queue[w.head]
 	w.queue[w.head] = nil
@@ -168,7 +203,7 @@ func (w *Watcher) fromQueue() (*Event, <-chan struct{}, error) {
 			w.queue = nil
 		}
 	}
-	return e, nil, nil
+	return e, nil
 }
 
 // queueKeptMax is how many empty slots an idle watcher keeps.
@@ -209,12 +244,10 @@ func (w *Watcher) finish(end error) {
 	w.notify()
 }
 
+// notify wakes the consumer. The caller holds the mutex.
 func (w *Watcher) notify() {
-	if w.wake == nil {
-		return
-	}
-	select {
-	case w.wake <- struct{}{}:
-	default:
+	if f := w.wake; f != nil {
+		w.wake = nil
+		f()
 	}
 }
