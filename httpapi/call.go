@@ -39,6 +39,7 @@ type call struct {
 	writing writing
 	reading reading
 	err     error
+	stream  *watchStream // of a watch
 	// written and viewed are the method values of the same names, made once.
 	written func(*store.Event, error)
 	viewed  func(store.View, error)
@@ -97,6 +98,9 @@ func (c *call) end() {
 // half an answer for a whole one. The call may be damaged: it does not go back to
 // the pool.
 func (c *call) panicked(v any) {
+	if c.stream != nil {
+		c.stream.end()
+	}
 	if v == http.ErrAbortHandler {
 		panic(v)
 	}
@@ -125,11 +129,14 @@ func (c *call) pause(next func(*call)) { c.next, c.state = next, lane.Paused }
 
 // wake tells that what the call waits for has happened.
 func (c *call) wake() {
-	if c.resume == nil {
-		c.resumed <- struct{}{}
+	if c.resume != nil {
+		c.resume()
 		return
 	}
-	c.resume()
+	select {
+	case c.resumed <- struct{}{}:
+	default: // it was woken already
+	}
 }
 
 // slow leaves the rest of a quick call to somebody who can wait. It reports
@@ -183,12 +190,6 @@ func (c *call) serve() {
 	default:
 		c.servePlain()
 	}
-}
-
-// serveAgain begins once more, where there is time for what follows.
-func (c *call) serveAgain() {
-	c.form = form{}
-	c.serve()
 }
 
 // setReadDeadline bounds reading from the connection; the zero time lifts the

@@ -236,8 +236,15 @@ func IsEveryday(path string) bool { return path != "/metrics" }
 // ServeHTTP implements [http.Handler].
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := h.open(w, r)
-	for c.Next(false) == lane.Paused {
-		<-c.resumed
+	for {
+		switch c.Next(false) {
+		case lane.Paused:
+			<-c.resumed
+		case lane.Streaming:
+			c.idle()
+		default:
+			return
+		}
 	}
 }
 

@@ -36,9 +36,7 @@ func (c *call) serveKeys(rest string, local bool) {
 	case writes:
 		c.put(newRequest(method, key, &o), o.noValue)
 	case o.wait:
-		if !c.slow((*call).serveAgain) {
-			c.watch(key, &o)
-		}
+		c.watch(key, &o)
 	default:
 		c.get(key, o.recursive, o.quorum == yes || o.quorum == unset && !local)
 	}

@@ -1,13 +1,13 @@
 package httpapi
 
 import (
-	"context"
-	"errors"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/marsevilspirit/deimos"
+	"github.com/marsevilspirit/deimos/httpapi/lane"
 	"github.com/marsevilspirit/deimos/store"
 )
 
@@ -18,9 +18,9 @@ const flushMaxBytes = 64 << 10
 // heartbeat is the comment that keeps an event stream alive.
 const heartbeat = ": heartbeat\n\n"
 
-// watch answers a watch. The answer begins at once, before any event, and ends
-// with the watcher, the client or, except for event streams, the watch
-// timeout.
+// watch begins to answer a watch. follow goes on from there. The answer begins at
+// once, before any event, and ends with the watcher, the client or, except for
+// event streams, the watch timeout.
 func (c *call) watch(key string, o *options) {
 	if ref := c.drainBody(); ref != nil {
 		c.refuse(ref)
@@ -31,11 +31,8 @@ func (c *call) watch(key string, o *options) {
 		c.fail(err, deimos.CauseReadTimeout)
 		return
 	}
-	defer watcher.Close()
 	c.watching = true
 	c.h.metrics.watches.Inc()
-	defer c.h.metrics.watches.Dec()
-
 	header := c.w.Header()
 	c.setKeysHeaders(watcher.StartIndex(), -1)
 	header["Content-Type"] = contentJSON
@@ -43,24 +40,60 @@ func (c *call) watch(key string, o *options) {
 		header["Content-Type"], header["Cache-Control"] = contentEvents, cacheNone
 	}
 	c.releaseBuffers()
-	s := watchStream{call: c, rc: http.NewResponseController(c.w), watcher: watcher, events: o.events}
-	s.extend()
-	defer s.extend() // net/http writes the end of the body after this returns
+	c.stream = newStream(c, watcher, o)
 	c.begin(http.StatusOK)
-	if o.events {
-		s.eventStream(c.r.Context())
+	c.follow()
+}
+
+// follow sends the events that are there, together, and waits for more.
+func (c *call) follow() {
+	s := c.stream
+	if s.watcher.Replays() && c.slow((*call).follow) {
 		return
 	}
-	if !s.flush() {
+	if !s.beat() {
+		s.end()
 		return
 	}
-	ctx, cancel := context.WithTimeout(c.r.Context(), c.h.watchTimeout)
-	defer cancel()
-	if !o.stream {
-		s.longPoll(ctx)
+	s.extend()
+	for sent := 0; sent < flushMaxBytes; {
+		e, err := s.poll()
+		switch {
+		case err != nil:
+			s.end()
+			return
+		case e == nil:
+			if s.watcher.Await(s.wake) {
+				c.next, c.state = (*call).follow, lane.Streaming
+				return
+			}
+			continue
+		case isLong(e.Node()) && c.slow((*call).follow):
+			s.held = e
+			return
+		}
+		n, ok := s.send(e)
+		if !ok || s.single {
+			s.end()
+			return
+		}
+		sent += n
+	}
+	s.wake() // the others have their turn meanwhile
+	c.next, c.state = (*call).follow, lane.Streaming
+}
+
+// idle waits for more events where nobody else does: it sends what was written,
+// and returns when follow has something to do.
+func (c *call) idle() {
+	if err := http.NewResponseController(c.w).Flush(); err != nil {
+		c.h.log.Debug("watch not sent", "path", c.r.URL.Path, "error", err)
+		c.stream.gone = true
 		return
 	}
-	for s.batch(ctx) {
+	select {
+	case <-c.resumed:
+	case <-c.r.Context().Done():
 	}
 }
 
@@ -76,100 +109,115 @@ func (c *call) releaseBuffers() {
 // sent whole or, when the connection breaks, not ended.
 type watchStream struct {
 	call    *call
-	rc      *http.ResponseController
 	watcher *store.Watcher
-	// events tells an event stream from JSON lines.
-	events bool
+	// events tells an event stream from JSON lines, and single a long poll, which
+	// ends with its first event.
+	events, single bool
+	// gone tells that the client has gone, where the request's context does not.
+	gone bool
+	held *store.Event // to be sent before what the watcher has
 	// frame is what stands around the JSON of an event stream.
 	frame []byte
 	// takenBy is when the client must have taken what was written.
 	takenBy time.Time
+	// wake and ring are the method values of the like names, made once.
+	wake  func()
+	timer *time.Timer
+
+	mu   sync.Mutex // guards the rest
+	rang bool       // the time of the timer has come
+	over bool       // nobody must be woken any more
 }
 
-// longPoll sends one event.
-func (s *watchStream) longPoll(ctx context.Context) {
-	e, err := s.watcher.Next(ctx)
-	if err != nil {
+// newStream returns a stream whose timer runs: it tells when the watch ends or, for
+// an event stream, when the next heartbeat is due, which it is at once.
+func newStream(c *call, w *store.Watcher, o *options) *watchStream {
+	s := &watchStream{call: c, watcher: w, events: o.events, single: !o.events && !o.stream, rang: o.events}
+	s.wake = s.wakeCall
+	limit := c.h.watchTimeout
+	if s.events {
+		limit = c.h.limits.heartbeat
+	}
+	s.timer = time.AfterFunc(limit, s.ring)
+	return s
+}
+
+func (s *watchStream) wakeCall() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.over {
+		s.call.wake()
+	}
+}
+
+func (s *watchStream) ring() {
+	s.mu.Lock()
+	s.rang = true
+	s.mu.Unlock()
+	s.wakeCall()
+}
+
+// end releases what the stream holds, once. Its answer is complete.
+func (s *watchStream) end() {
+	s.mu.Lock()
+	ended := s.over
+	s.over = true
+	s.mu.Unlock()
+	if ended {
 		return
 	}
-	s.extend()
-	s.send(e)
-}
-
-// eventStream sends events, and heartbeats in between, until the watcher ends
-// or the client goes.
-func (s *watchStream) eventStream(ctx context.Context) {
-	for ctx.Err() == nil {
-		s.extend()
-		if !s.write([]byte(heartbeat)) || !s.flush() {
-			return
-		}
-		if !s.untilBeat(ctx) {
-			return
-		}
+	s.timer.Stop()
+	s.watcher.Close()
+	s.call.h.metrics.watches.Dec()
+	select {
+	case <-s.call.resumed: // nobody waits for it any more
+	default:
 	}
+	s.extend() // for the end of the body
 }
 
-// untilBeat sends events until the next heartbeat is due. It returns false
-// when the stream has ended.
-func (s *watchStream) untilBeat(ctx context.Context) bool {
-	beat, cancel := context.WithTimeout(ctx, s.call.h.limits.heartbeat)
-	defer cancel()
-	for s.batch(beat) {
-	}
-	return errors.Is(beat.Err(), context.DeadlineExceeded) && ctx.Err() == nil
-}
-
-// batch waits for an event and sends it with those that are ready behind it,
-// so that a flush is paid once for all of them. It returns false when there is
-// nothing more to send or nobody to send it to.
-func (s *watchStream) batch(ctx context.Context) bool {
-	e, err := s.watcher.Next(ctx)
-	if err != nil {
+// beat looks at the time, and writes a heartbeat when one is due. It returns false
+// when the stream is to end.
+func (s *watchStream) beat() bool {
+	if s.gone || s.call.r.Context().Err() != nil {
 		return false
 	}
-	s.extend()
-	sent := 0
-	for {
-		n, ok := s.send(e)
-		if !ok {
-			return false
-		}
-		if sent += n; sent >= flushMaxBytes || !s.watcher.Ready() {
-			return s.flush()
-		}
-		if e, err = s.watcher.Next(ctx); err != nil {
-			s.flush()
-			return false
-		}
+	s.mu.Lock()
+	rang := s.rang
+	s.rang = false
+	s.mu.Unlock()
+	if !rang {
+		return true
 	}
+	if !s.events {
+		return false
+	}
+	s.timer.Reset(s.call.h.limits.heartbeat)
+	s.extend()
+	return s.call.write([]byte(heartbeat))
+}
+
+// poll returns the next event that is there, nil if there is none.
+func (s *watchStream) poll() (*store.Event, error) {
+	if e := s.held; e != nil {
+		s.held = nil
+		return e, nil
+	}
+	return s.watcher.Poll()
 }
 
 // send writes one event.
 func (s *watchStream) send(e *store.Event) (bytes int, ok bool) {
 	line := e.Encoded(s.call.h.encode)
 	if !s.events {
-		return len(line), s.write(line)
+		return len(line), s.call.write(line)
 	}
 	s.frame = append(s.frame[:0], "id: "...)
 	s.frame = strconv.AppendUint(s.frame, e.Index(), 10)
 	s.frame = append(s.frame, "\nevent: "...)
 	s.frame = append(s.frame, e.Action()...)
 	s.frame = append(s.frame, "\ndata: "...)
-	return len(line), s.write(s.frame) && s.write(line) && s.write([]byte("\n"))
-}
-
-// write writes a part of the stream. It returns false when the client is gone
-// or has read nothing for too long.
-func (s *watchStream) write(b []byte) bool { return s.call.write(b) }
-
-// flush sends what was written.
-func (s *watchStream) flush() bool {
-	if err := s.rc.Flush(); err != nil {
-		s.call.h.log.Debug("watch not sent", "path", s.call.r.URL.Path, "error", err)
-		return false
-	}
-	return true
+	return len(line), s.call.write(s.frame) && s.call.write(line) && s.call.write([]byte("\n"))
 }
 
 // extend gives the client time to take what is written next. Moving a deadline
@@ -180,5 +228,5 @@ func (s *watchStream) extend() {
 		return
 	}
 	s.takenBy = now.Add(limit + limit/4)
-	s.call.deadlineSet(s.rc.SetWriteDeadline(s.takenBy))
+	s.call.deadlineSet(http.NewResponseController(s.call.w).SetWriteDeadline(s.takenBy))
 }

@@ -40,6 +40,9 @@ type conn struct {
 	server *Server
 	nc     net.Conn
 	state  atomic.Int32
+	// announced tells that the server's ConnState knows of the first request.
+	announced bool
+
 	ctx    context.Context
 	cancel context.CancelFunc
 
@@ -69,26 +72,24 @@ func newConn(s *Server, nc net.Conn) *conn {
 	return c
 }
 
-// serve answers requests until the connection ends, or goes to a loop or to
-// net/http.
+// serve waits for the first request and leaves the connection to a loop, which it
+// need not know before. Without one it answers requests until the connection ends
+// or goes to net/http.
 func (c *conn) serve() {
 	if limit := c.server.full.ReadHeaderTimeout; limit > 0 {
 		c.setReadDeadline(time.Now().Add(limit))
 	}
-	for {
-		if c.start == c.end && !c.read() {
-			break // the client has closed it, or said nothing for too long
+	for c.start < c.end || c.read() {
+		if c.join() {
+			return
 		}
 		if !c.parse() {
 			c.handOver()
 			c.finished()
 			return
 		}
-		if !c.handle(nil) || !c.keep() {
+		if !c.handle() || !c.keep() {
 			break // the answer is sent, as far as it could be
-		}
-		if c.join() {
-			return
 		}
 	}
 	_ = c.nc.Close() // there is nobody to tell
@@ -144,8 +145,12 @@ func (c *conn) parse() bool {
 	setHeader(c.header, "Accept", h.accept)
 	setHeader(c.header, "Content-Type", h.contentType)
 	r.Header = c.header
-	if c.state.CompareAndSwap(stateNew, stateActive) && c.server.full.ConnState != nil {
-		c.server.full.ConnState(c.nc, http.StateActive)
+	if !c.announced {
+		c.announced = true
+		c.state.CompareAndSwap(stateNew, stateActive)
+		if c.server.full.ConnState != nil {
+			c.server.full.ConnState(c.nc, http.StateActive)
+		}
 	}
 	c.start += n
 	c.body.left = h.contentLength
@@ -183,16 +188,12 @@ func (c *conn) handOver() {
 	c.server.others.give(c.nc, read)
 }
 
-// handle calls the handler and sends what it has answered, or does the rest of a
-// call. It returns false when the connection is of no use any more.
-func (c *conn) handle(call Call) (sound bool) {
+// handle calls the handler and sends what it has answered. It returns false when
+// the connection is of no use any more.
+func (c *conn) handle() (sound bool) {
 	defer c.guard(&sound)
-	if call != nil {
-		call.Next(false)
-	} else {
-		c.answer.begin()
-		c.server.full.Handler.ServeHTTP(&c.answer, c.request)
-	}
+	c.answer.begin()
+	c.server.full.Handler.ServeHTTP(&c.answer, c.request)
 	c.client.stop(c)
 	return c.answer.end()
 }

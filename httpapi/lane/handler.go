@@ -31,7 +31,11 @@ const (
 	Done State = iota
 	// Paused: once resume has been called, which it will be, Next has to be.
 	Paused
-	// Slow: the rest takes time, and Next has to be called with quick unset, on a
-	// goroutine that can wait. It returns Done then.
+	// Slow: what comes next takes time, and Next has to be called with quick unset,
+	// on a goroutine that can wait. It returns Done or Streaming then.
 	Slow
+	// Streaming: what was written is to be sent. Next has to be called whenever
+	// resume has been, and once the request's context has ended, for which the
+	// client's leaving is a reason. It may be called without need too.
+	Streaming
 )

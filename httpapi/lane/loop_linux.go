@@ -29,9 +29,10 @@ var longAgo = time.Unix(1, 0)
 // loop answers the requests of many connections in one goroutine: one wait of
 // epoll(7) tells of all that have sent something, where a goroutine for each of
 // them would have to be woken, would try to read in vain before it sleeps again,
-// and would wait at each request for what the raft node does. A connection comes
-// here after its first request. What takes time is left to a goroutine of the
-// request's own, and the connection comes back afterwards.
+// and would wait at each request for what the raft node does, and at each watch
+// for an event. A connection comes here with its first request. What takes time is
+// left to a goroutine of the request's own, and the connection comes back
+// afterwards.
 type loop struct {
 	server  *Server
 	handler Handler
@@ -62,8 +63,9 @@ type loop struct {
 
 // message tells a loop what has become of a connection, or to look after all.
 type message struct {
-	conn *conn
-	what news
+	conn    *conn
+	what    news
+	request int // that it is about, by its number on the connection
 }
 
 type news int
@@ -71,6 +73,7 @@ type news int
 const (
 	joins   news = iota // it is the loop's from now on
 	resumes             // its call goes on
+	streams             // what its call has written was sent elsewhere
 	returns             // its request was answered elsewhere
 	ends                // so it was, and is the last one
 	sweeps              // to look for what is idle for too long
@@ -135,6 +138,7 @@ func (l *loop) turn() bool {
 		if c := l.conns[e.Fd]; c != nil {
 			c.more = true
 			c.hungUp = c.hungUp || e.Events&ended != 0
+			l.attend(c)
 			l.serve(c)
 		}
 	}
@@ -194,7 +198,11 @@ func (l *loop) post(c *conn, what news) bool {
 	if l.over {
 		return false
 	}
-	l.posted = append(l.posted, message{c, what})
+	m := message{conn: c, what: what}
+	if c != nil {
+		m.request = c.requests
+	}
+	l.posted = append(l.posted, m)
 	if l.parked {
 		l.parked = false
 		_ = l.epoll.SetReadDeadline(longAgo) // it is closed after the end only
@@ -208,11 +216,16 @@ func (l *loop) hear(m message) {
 	case joins:
 		l.add(c)
 	case resumes:
-		if l.step(c); !c.busy {
-			l.serve(c)
-		}
+		c.woken = c.woken || m.request == c.requests
+		l.goOn(c)
+		l.serve(c)
+	case streams:
+		c.away, c.answer.held = false, true
+		l.attend(c)
+		l.serve(c)
 	case returns:
-		c.busy = false
+		c.busy, c.away = false, false
+		c.answer.began = time.Now() // for how long it is idle
 		l.serve(c)
 	case ends:
 		l.remove(c)
@@ -225,6 +238,11 @@ func (l *loop) hear(m message) {
 		}
 	case closes:
 		l.closeIdle(0)
+		for _, c := range l.conns {
+			if c != nil {
+				l.attend(c)
+			}
+		}
 	}
 }
 
@@ -252,6 +270,7 @@ func (l *loop) add(c *conn) {
 
 // remove forgets a connection, which is closed or given away.
 func (l *loop) remove(c *conn) {
+	c.busy, c.streaming = true, false // with nothing that concerns the loop
 	l.conns[c.place] = nil
 	l.free = append(l.free, c.place)
 	l.count--
@@ -330,8 +349,11 @@ func (l *loop) read(c *conn) bool {
 // answer begins to answer the request that was parsed.
 func (l *loop) answer(c *conn) {
 	c.busy = true
+	c.requests++
+	c.woken = false
 	if c.body.left > int64(c.end-c.start) {
-		go c.serveAlone(nil)
+		c.away = true
+		go c.serveAlone()
 		return
 	}
 	c.answer.begin()
@@ -342,17 +364,61 @@ func (l *loop) answer(c *conn) {
 
 // step takes the next step of a connection's call.
 func (l *loop) step(c *conn) {
-	state, sound := c.step()
+	state, sound := c.step(true)
+	c.streaming = state == Streaming
 	switch {
 	case !sound:
 		l.drop(c)
 	case state == Paused:
 	case state == Slow:
-		c.answer.held = false
-		go c.serveAlone(c.call)
+		c.away, c.answer.held = true, false
+		go c.stepAlone()
+	case state == Streaming:
+		l.flush(c)
 	default:
 		l.finish(c)
 	}
+}
+
+// goOn takes the next step of a call that was told to go on, unless it is not
+// here.
+func (l *loop) goOn(c *conn) {
+	if c.woken && !c.away && c.busy {
+		c.woken = false
+		l.step(c)
+	}
+}
+
+// attend looks at what may have happened to the client of a stream.
+func (l *loop) attend(c *conn) {
+	if !c.streaming || c.away {
+		return
+	}
+	if c.hungUp {
+		c.cancel()
+	}
+	c.woken = c.woken || c.ctx.Err() != nil
+	l.goOn(c)
+}
+
+// flush sends what a stream has written.
+func (l *loop) flush(c *conn) {
+	a := &c.answer
+	if len(a.out) > 0 {
+		n, err := c.writeNow(a.out)
+		if err != nil && err != unix.EAGAIN {
+			a.err = err
+			c.cancel()
+		} else if n = max(n, 0); n < len(a.out) {
+			a.out = a.out[n:] // its client reads slowly
+			c.away = true
+			go c.flushAlone()
+			return
+		}
+		a.release()
+	}
+	c.releaseInput()
+	l.attend(c)
 }
 
 // finish sends an answer.
@@ -360,7 +426,10 @@ func (l *loop) finish(c *conn) {
 	c.call = nil
 	a := &c.answer
 	a.complete()
-	n, err := c.writeNow(a.out)
+	n, err := 0, a.err
+	if err == nil {
+		n, err = c.writeNow(a.out)
+	}
 	if err != nil && err != unix.EAGAIN {
 		a.abandon()
 		l.drop(c)
@@ -369,6 +438,7 @@ func (l *loop) finish(c *conn) {
 	if n = max(n, 0); n < len(a.out) || a.closes {
 		// Its client reads slowly, or has to be waited for.
 		a.out = a.out[n:]
+		c.away = true
 		go c.finishAlone(a.send)
 		return
 	}
@@ -407,8 +477,14 @@ type looped struct {
 	// here, more that there may be something to read, and hungUp that the client
 	// has closed its side.
 	busy, more, hungUp bool
-	call               Call
-	resume             func()
+	// away tells that a goroutine has the connection meanwhile, and woken that the
+	// call has been told to go on since its last step.
+	away, woken bool
+	// streaming tells that the last step has left the call so.
+	streaming bool
+	requests  int // that have come
+	call      Call
+	resume    func()
 	// What the next read or write without waiting works on. tryRead and tryWrite
 	// are method values, made once.
 	data              []byte
@@ -418,6 +494,7 @@ type looped struct {
 }
 
 // join gives the connection to a loop, if it is one that can be watched there.
+// It returns false when it stays where it is.
 func (c *conn) join() bool {
 	with, ok := c.nc.(syscall.Conn)
 	if !ok {
@@ -431,17 +508,18 @@ func (c *conn) join() bool {
 	if l == nil {
 		return false
 	}
+	was := c.state.Swap(stateLooped)
 	c.liftDeadlines()
-	c.state.Store(stateLooped)
 	c.loop, c.raw = l, raw
 	c.more = true // something may have come before the loop watches
 	c.resume = func() { l.post(c, resumes) }
 	c.tryRead, c.tryWrite = c.readFd, c.writeFd
-	if !l.post(c, joins) {
-		_ = c.nc.Close() // the server has stopped
-		c.finished()
+	if l.post(c, joins) {
+		return true
 	}
-	return true
+	c.loop = nil // the server stops, and this is its last request
+	c.state.Store(was)
+	return false
 }
 
 // readNow reads into the input without waiting.
@@ -482,18 +560,41 @@ func ignoringInterrupts(do func(int, []byte) (int, error), fd int, p []byte) (in
 	}
 }
 
-// step takes the next step of the call, without waiting. It returns false when
-// the connection is of no use any more.
-func (c *conn) step() (state State, sound bool) {
+// step takes the next step of the call. It returns false when the connection is
+// of no use any more.
+func (c *conn) step(quick bool) (state State, sound bool) {
 	defer c.guard(&sound)
-	return c.call.Next(true), true
+	return c.call.Next(quick), true
 }
 
-// serveAlone answers a request of a loop's connection where it can take its time:
-// from the beginning, if call is nil.
-func (c *conn) serveAlone(call Call) {
+// stepAlone takes a step of the call where it can take its time.
+func (c *conn) stepAlone() {
+	switch state, sound := c.step(false); {
+	case sound && state == Streaming:
+		c.flushAlone()
+	default:
+		c.finishAlone(func() error {
+			if !sound || !c.answer.end() {
+				return errAbandoned
+			}
+			return nil
+		})
+	}
+}
+
+// flushAlone sends what a stream has written and gives the connection back.
+func (c *conn) flushAlone() {
+	if c.answer.send() != nil {
+		c.cancel()
+	}
+	c.liftDeadlines()
+	c.loop.post(c, streams)
+}
+
+// serveAlone answers a request where it can take its time.
+func (c *conn) serveAlone() {
 	c.finishAlone(func() error {
-		if !c.handle(call) {
+		if !c.handle() {
 			return errAbandoned
 		}
 		return nil

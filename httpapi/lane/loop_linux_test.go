@@ -20,9 +20,14 @@ import (
 )
 
 // stepper is a handler whose calls take the steps that their paths name: "quick"
-// and "slow" as the loop knows them, and "paused" until the test lets them go on.
+// and "slow" as the loop knows them, "paused" until the test lets them go on, and
+// "stream" for a body that the test writes.
 type stepper struct {
 	paused chan func()
+	// events are what streams write next; "" ends one. ended tells how the context
+	// stood when a stream had ended.
+	events chan string
+	ended  chan error
 }
 
 // deadlineTime is for how long the step "deadline" bounds the writing.
@@ -35,6 +40,7 @@ type stepCall struct {
 	h      *stepper
 	steps  []string // that are still to be taken
 	way    []string // that were taken, and how
+	begun  bool     // the stream
 }
 
 func (h *stepper) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -63,6 +69,12 @@ func (c *stepCall) Next(quick bool) State {
 			c.way = append(c.way, "paused")
 			c.h.paused <- c.resume
 			return Paused
+		case "stream":
+			if c.stream() {
+				c.steps = append([]string{step}, c.steps...)
+				return Streaming
+			}
+			return Done
 		case "deadline": // as a large answer or a stream sets one
 			if err := http.NewResponseController(c.w).SetWriteDeadline(time.Now().Add(deadlineTime)); err != nil {
 				panic(err)
@@ -93,6 +105,29 @@ func (c *stepCall) Next(quick bool) State {
 	return Done
 }
 
+// stream writes the next event. It returns false at the stream's end.
+func (c *stepCall) stream() bool {
+	if !c.begun {
+		c.begun = true
+		c.w.WriteHeader(http.StatusOK)
+		c.h.paused <- c.resume
+	}
+	if err := c.r.Context().Err(); err != nil {
+		c.h.ended <- err
+		return false
+	}
+	select {
+	case e := <-c.h.events:
+		_, _ = io.WriteString(c.w, e)
+		if e == "" {
+			c.h.ended <- nil
+		}
+		return e != ""
+	default:
+		return true
+	}
+}
+
 // loopRig is a server over sockets, whose connections join a loop.
 type loopRig struct {
 	t       *testing.T
@@ -110,7 +145,8 @@ func newLoopRig(t *testing.T, change func(*http.Server)) *loopRig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &loopRig{t: t, handler: &stepper{paused: make(chan func(), 100)}, addr: l.Addr().String(), served: make(chan error, 1)}
+	h := &stepper{paused: make(chan func(), 100), events: make(chan string, 100), ended: make(chan error, 100)}
+	r := &loopRig{t: t, handler: h, addr: l.Addr().String(), served: make(chan error, 1)}
 	full := &http.Server{Handler: r.handler, ErrorLog: log.New(&r.logged, "", 0)}
 	if change != nil {
 		change(full)
@@ -140,7 +176,7 @@ func (r *loopRig) dial() *client {
 		r.t.Fatal(err)
 	}
 	c := &client{Conn: nc, t: r.t, in: bufio.NewReader(nc)}
-	c.get("quick", "[alone]")
+	c.get("quick", "[]")
 	return c
 }
 
@@ -246,6 +282,124 @@ func TestALoopDoesNotWaitForAReader(t *testing.T) {
 		t.Fatal(err)
 	}
 	other.get("quick", "[]")
+}
+
+// open begins a stream and returns what reads it, and what makes it go on.
+func (c *client) open(r *loopRig, path string) (body *bufio.Reader, resume func()) {
+	c.t.Helper()
+	c.say(request(path))
+	resp, err := http.ReadResponse(c.in, nil)
+	if err != nil {
+		c.t.Fatalf("head of a stream = %v, want one before any event", err)
+	}
+	return bufio.NewReader(resp.Body), <-r.handler.paused
+}
+
+func TestStreamsInALoop(t *testing.T) {
+	r := newLoopRig(t, nil)
+	c, other := r.dial(), r.dial()
+	for _, path := range []string{"stream", "slow/stream", "slow/deadline/stream"} {
+		body, resume := c.open(r, path)
+		for _, e := range []string{"one\n", "two\n"} {
+			resume() // without need, as far as it is ahead of the event
+			r.handler.events <- e
+			resume()
+			if got, err := body.ReadString('\n'); got != e || err != nil {
+				t.Errorf("event of %s = %q, %v, want %q", path, got, err, e)
+			}
+			other.get("quick", "[]")
+		}
+		c.say(request("quick")) // it waits for the end of the stream
+		r.handler.events <- ""
+		resume()
+		if rest, err := io.ReadAll(body); len(rest) > 0 || err != nil {
+			t.Errorf("rest of %s = %q, %v, want its end", path, rest, err)
+		}
+		if err := <-r.handler.ended; err != nil {
+			t.Errorf("context at the end of %s = %v, want nil", path, err)
+		}
+		c.want("[]", "GET", "")
+	}
+}
+
+func TestTheEndOfAStreamInALoop(t *testing.T) {
+	wantCancelled := func(t *testing.T, r *loopRig) {
+		t.Helper()
+		if err := <-r.handler.ended; err != context.Canceled {
+			t.Errorf("context at the end of the stream = %v, want %v", err, context.Canceled)
+		}
+	}
+	for name, leave := range map[string]func(*net.TCPConn) error{
+		"closed":         (*net.TCPConn).Close,
+		"closed halfway": (*net.TCPConn).CloseWrite,
+		"reset": func(nc *net.TCPConn) error {
+			return errors.Join(nc.SetLinger(0), nc.Close())
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newLoopRig(t, nil)
+			c := r.dial()
+			c.open(r, "stream")
+			if err := leave(c.Conn.(*net.TCPConn)); err != nil {
+				t.Fatal(err)
+			}
+			wantCancelled(t, r)
+			r.dial().get("quick", "[]")
+		})
+	}
+	t.Run("the server is closed", func(t *testing.T) {
+		r := newLoopRig(t, nil)
+		r.dial().open(r, "stream")
+		if err := r.server.Close(); err != nil {
+			t.Errorf("Close() = %v, want nil", err)
+		}
+		wantCancelled(t, r)
+	})
+}
+
+// What a slow reader has not taken waits for it in full, in the order of the
+// events, and nobody else waits.
+func TestStreamOfASlowReaderInALoop(t *testing.T) {
+	r := newLoopRig(t, nil)
+	slow, other := r.dial(), r.dial()
+	large := strings.Repeat("x", 16<<20) + "\n"
+	body, resume := slow.open(r, "stream")
+	r.handler.events <- large
+	resume()
+	if _, err := body.Peek(1); err != nil { // it is being sent
+		t.Fatal(err)
+	}
+	other.get("quick", "[]")
+	r.handler.events <- "small\n"
+	resume()
+	other.get("quick", "[]")
+	for _, want := range []string{large, "small\n"} {
+		if got, err := body.ReadString('\n'); got != want || err != nil {
+			t.Errorf("event = %d bytes, %v, want all %d", len(got), err, len(want))
+		}
+	}
+	r.handler.events <- ""
+	resume()
+	if rest, err := io.ReadAll(body); len(rest) > 0 || err != nil {
+		t.Errorf("rest = %q, %v, want the end", rest, err)
+	}
+	slow.get("quick", "[]")
+}
+
+// A reader that takes nothing is given up, and what it has of the stream does not
+// look whole.
+func TestStreamOfAReaderThatTakesNothingIsCut(t *testing.T) {
+	r := newLoopRig(t, nil)
+	c := r.dial()
+	body, resume := c.open(r, "deadline/stream")
+	r.handler.events <- strings.Repeat("x", 16<<20)
+	resume()
+	if err := <-r.handler.ended; err != context.Canceled {
+		t.Errorf("context at the end of the stream = %v, want %v", err, context.Canceled)
+	}
+	if n, err := io.Copy(io.Discard, body); err == nil {
+		t.Errorf("the cut stream ended well after %d bytes, want an error", n)
+	}
 }
 
 // A bound of an answer's writing is of no meaning to the answers after it.
