@@ -99,6 +99,7 @@ type Core struct {
 	applying     int
 	heldSnapshot *raftpb.Message
 	members      map[uint64]struct{} // of the configuration
+	aloneFrom    uint64              // see AloneFrom
 
 	rounds     []readRound
 	roundSeq   uint64
@@ -281,6 +282,7 @@ func (c *Core) observeMembers() {
 		_, member := c.members[id]
 		return !member
 	})
+	c.observeAlone()
 }
 
 // ObserveTime takes over the cluster time of an installed snapshot, unless
@@ -345,6 +347,7 @@ func (c *Core) Outputs() Output {
 		c.take(c.rn.Ready())
 		c.flush()
 	}
+	c.observeAlone()
 	out := c.out
 	c.out = Output{}
 	return out

@@ -184,6 +184,105 @@ func TestReadsOfARestartedOnlyVoterSeeEveryAcknowledgedWrite(t *testing.T) {
 	}
 }
 
+// The same restart: until the entry of its own term is applied, the state lacks
+// what was acknowledged, and there is nobody to ask but the log itself.
+func TestARestartedOnlyMemberIsAloneFromAnEntryOfItsOwnTerm(t *testing.T) {
+	net := newCoreNet(t, 1)
+	c := net.elect(1)
+	c.Propose(net.now, testProposal(1, "a"))
+	net.settle()
+	acknowledged := c.applied[len(c.applied)-1].Index
+	if from := c.AloneFrom(); from == 0 || from > acknowledged {
+		t.Errorf("AloneFrom of an only member that leads = %d, want an index up to %d", from, acknowledged)
+	}
+
+	hs, _, err := c.storage.InitialState()
+	if err != nil {
+		t.Fatal(err)
+	}
+	hs.Commit = 1
+	if err := c.storage.SetHardState(hs); err != nil {
+		t.Fatal(err)
+	}
+	c = net.start(1, c.storage)
+	c.Hasten()
+	for range 10 { // until its vote is durable, and no longer
+		if !c.isLeader() {
+			net.turn(c)
+		}
+	}
+	c.holdAppends = true
+	net.settle()
+	if from := c.AloneFrom(); !c.isLeader() || from != 0 {
+		t.Errorf("leads = %t, AloneFrom = %d before anything of this term is committed, want true and 0", c.isLeader(), from)
+	}
+	c.holdAppends = false
+	net.settle()
+	if from := c.AloneFrom(); from <= acknowledged {
+		t.Errorf("AloneFrom = %d after the restart, want more than %d, which was acknowledged before", from, acknowledged)
+	}
+	from := c.AloneFrom()
+	c.Propose(net.now, testProposal(2, "b"))
+	net.settle()
+	if got := c.AloneFrom(); got != from {
+		t.Errorf("AloneFrom = %d after another write, want %d as before: reads would wait for the writes under way", got, from)
+	}
+}
+
+func TestOnlyALeaderWithoutAnyOtherMemberIsAlone(t *testing.T) {
+	net := newCoreNet(t, 1)
+	c := net.elect(1)
+	for _, change := range []struct {
+		name  string
+		cc    raftpb.ConfChange
+		alone bool
+	}{
+		{"a learner is added", raftpb.ConfChange{Type: raftpb.ConfChangeAddLearnerNode, NodeID: 2}, false},
+		{"the learner is removed", raftpb.ConfChange{Type: raftpb.ConfChangeRemoveNode, NodeID: 2}, true},
+		{"a voter is added", raftpb.ConfChange{Type: raftpb.ConfChangeAddNode, NodeID: 3}, false},
+	} {
+		c.ApplyConfChange(change.cc)
+		if got := c.AloneFrom() != 0; got != change.alone {
+			t.Errorf("alone as soon as %s = %t, want %t", change.name, got, change.alone)
+		}
+		net.settle()
+		if got := c.AloneFrom() != 0; got != change.alone {
+			t.Errorf("alone when %s = %t, want %t", change.name, got, change.alone)
+		}
+	}
+	for _, id := range []uint64{1, 2} { // members of three, one of which leads
+		net := newCoreNet(t, 3)
+		net.elect(1)
+		if from := net.cores[id].AloneFrom(); from != 0 {
+			t.Errorf("AloneFrom of member %d of three = %d, want 0", id, from)
+		}
+	}
+}
+
+// A member that is removed may have applied, and acknowledged, what comes after
+// its removal in the log: its leader told it that a quorum had it. The leader's
+// own apply loop can be behind that.
+func TestWhoeverIsLeftAloneWaitsForWhatARemovedMemberKnew(t *testing.T) {
+	net := newCoreNet(t, 2)
+	leader := net.elect(1)
+	cc := raftpb.ConfChange{Type: raftpb.ConfChangeRemoveNode, NodeID: 2}
+	data, err := cc.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	leader.Propose(net.now, Proposal{Seq: 1, Type: raftpb.EntryConfChange, Data: data})
+	net.cores[2].Propose(net.now, testProposal(2, "a"))
+	net.settle() // which makes the change take effect on nobody
+	acknowledged := net.cores[2].applied[len(net.cores[2].applied)-1].Index
+	if got, want := acknowledged, leader.lastIndex; got != want {
+		t.Fatalf("member 2 has applied up to raft index %d, want %d", got, want)
+	}
+	leader.ApplyConfChange(cc)
+	if from := leader.AloneFrom(); from < acknowledged {
+		t.Errorf("AloneFrom = %d once the other voter is removed, want at least %d, which that one has applied", from, acknowledged)
+	}
+}
+
 // raft confirms a ReadIndex by heartbeat answers that carry its context. If a
 // retry used the same context, answers to the first try could confirm it long
 // after the leader had been replaced.

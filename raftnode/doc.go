@@ -22,6 +22,7 @@
 // The package knows bytes only. It refuses to look into proposals, to open a
 // file or a socket, to propose anything twice, and to answer a read from a
 // lease: every linearizable read is covered by a heartbeat round that a quorum
-// confirmed after the read arrived. The first error of the Log or the
+// confirmed after the read arrived, unless this member makes up the cluster
+// alone and has nobody to ask. The first error of the Log or the
 // Snapshots is final: nothing is acknowledged, voted or answered after it.
 package raftnode

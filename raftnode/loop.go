@@ -108,7 +108,11 @@ func (n *Node) turn(core *Core, in inputs) {
 	core.Propose(now, in.proposals...)
 	for {
 		n.readers.begin(core)
-		n.dispatch(core.Outputs())
+		out := core.Outputs()
+		// Before anything leaves: what goes to a new member may let it acknowledge
+		// a write that is not applied here.
+		n.alone.Store(core.AloneFrom())
+		n.dispatch(out)
 		if !n.readers.waiting() {
 			break
 		}

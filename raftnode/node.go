@@ -85,6 +85,8 @@ type Node struct {
 	committed atomic.Uint64
 	applied   atomic.Uint64
 	dead      atomic.Bool // nothing may be acknowledged or sent any more
+	// alone is what [Core.AloneFrom] returned last. The loop writes it.
+	alone atomic.Uint64
 	// appending is when the append loop began what it is doing, as time since
 	// start; 0 while it waits.
 	appending atomic.Int64
@@ -258,6 +260,18 @@ func (n *Node) BeginRead(deadline time.Time, done Done) {
 	if fresh {
 		n.inbox.signal()
 	}
+}
+
+// Current reports whether the machine's published state, loaded after the call,
+// reflects every write that was acknowledged anywhere before it, so that a
+// linearizable read needs no [Node.BeginRead]. It asks nobody and does not wait.
+// It is true only while this member leads and makes up its cluster alone: no
+// other voter and no learner, see [Core.AloneFrom]. Then all that is acknowledged
+// is acknowledged here, after it has been published. A node that has failed or
+// stops is never current.
+func (n *Node) Current() bool {
+	from := n.alone.Load() // the moment at which the read takes place
+	return from != 0 && from <= n.applied.Load() && !n.dead.Load()
 }
 
 // Read is [Node.BeginRead] for a caller that waits. The error is ctx.Err() once

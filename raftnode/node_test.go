@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -48,6 +50,131 @@ func TestReadsSeeWritesAcknowledgedElsewhere(t *testing.T) {
 				t.Fatalf("a linearizable read saw %d entries after %d were acknowledged", got, i+1)
 			}
 		}
+	}
+}
+
+func TestTheOnlyMemberIsCurrentUntilItEnds(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		end  func(tn *testNode)
+	}{
+		{"a stop", func(tn *testNode) { tn.node.Stop() }},
+		{"a failure", func(tn *testNode) {
+			tn.log.setFail(syscall.EIO)
+			_, _ = tn.node.Propose(t.Context(), proposal("lost")) // its outcome is another test's
+			<-tn.node.Failed()
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, nodes := startNodes(t, 1, nil)
+			tn := leaderOf(t, nodes)
+			for i := range 50 {
+				if _, err := tn.node.Propose(t.Context(), proposal("x")); err != nil {
+					t.Fatal(err)
+				}
+				if !tn.node.Current() {
+					t.Fatalf("Current() = false after write %d was acknowledged, want true", i+1)
+				}
+				if got := len(tn.machine.applied()); got <= i {
+					t.Fatalf("a current state has %d entries after %d were acknowledged", got, i+1)
+				}
+			}
+			tt.end(tn)
+			if tn.node.Current() {
+				t.Errorf("Current() = true after %s, want false", tt.name)
+			}
+		})
+	}
+}
+
+func TestAMemberThatIsNotAloneIsNeverCurrent(t *testing.T) {
+	_, nodes := startNodes(t, 3, nil)
+	leader := leaderOf(t, nodes)
+	if _, err := leader.node.Propose(t.Context(), proposal("x")); err != nil {
+		t.Fatal(err)
+	}
+	for i, tn := range nodes {
+		if tn.node.Current() {
+			t.Errorf("Current() of member %d of three = true, want false", i+1)
+		}
+	}
+}
+
+// watchfulSender sees messages when they leave, in the goroutine of the loop.
+type watchfulSender struct {
+	node    *Node
+	left    chan struct{} // closed with the first message
+	once    sync.Once
+	current atomic.Bool // whether the node was current when one left
+}
+
+func (s *watchfulSender) Send([]raftpb.Message) {
+	if s.node.Current() {
+		s.current.Store(true)
+	}
+	s.once.Do(func() { close(s.left) })
+}
+
+func (s *watchfulSender) SendSnapshot(_ raftpb.Message, _ int64, body io.ReadCloser) {
+	_ = body.Close() // it was opened for reading
+}
+
+// A learner may acknowledge a write as soon as it has heard that it is
+// committed, whether the leader has applied it or not.
+func TestAMemberIsNotCurrentWhenTheFirstMessageToANewOneLeaves(t *testing.T) {
+	tn := &testNode{
+		log:       &fakeLog{hs: raftpb.HardState{Commit: 1}},
+		snapshots: &fakeSnapshots{saved: map[uint64]fakeSnapshot{}, inbound: map[uint64][]byte{}},
+		machine:   &fakeMachine{},
+	}
+	cfg := Config{
+		ID: 1, Run: 100, HeartbeatInterval: 10 * time.Millisecond, ElectionTimeout: 100 * time.Millisecond, SnapshotCount: 1000,
+		Recovered: tn.log.recovered(firstSnapshot([]uint64{1}).Metadata),
+		Log:       tn.log, Snapshots: tn.snapshots, Machine: tn.machine, Logger: slog.New(slog.DiscardHandler),
+	}
+	node, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sender := &watchfulSender{node: node, left: make(chan struct{})}
+	node.Start(sender)
+	t.Cleanup(node.Stop)
+	if _, err := node.Propose(t.Context(), proposal("x")); err != nil {
+		t.Fatal(err)
+	}
+	if !node.Current() {
+		t.Fatal("Current() of the only member = false, want true")
+	}
+	if _, err := node.ProposeConfChange(t.Context(), raftpb.ConfChange{Type: raftpb.ConfChangeAddLearnerNode, NodeID: 2}); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-sender.left:
+	case <-time.After(20 * time.Second):
+		t.Fatal("no message to the new member in 20 s")
+	}
+	if sender.current.Load() {
+		t.Error("Current() = true while a message to the new member left, want false")
+	}
+}
+
+// A round in a cluster of one: what a read costs beyond it is messages.
+func TestAllocationsOfARead(t *testing.T) {
+	_, nodes := startNodes(t, 1, nil)
+	tn := leaderOf(t, nodes)
+	told := make(chan error, 1)
+	done := func(_ any, err error) { told <- err }
+	deadline := time.Now().Add(time.Hour)
+	read := func() {
+		tn.node.BeginRead(deadline, done)
+		if err := <-told; err != nil {
+			t.Fatalf("BeginRead = %v, want nil", err)
+		}
+	}
+	read()
+	const most = 8
+	if got := testing.AllocsPerRun(2000, read); got > most {
+		t.Errorf("a read allocates %.0f times, want at most %d", got, most)
 	}
 }
 

@@ -29,6 +29,29 @@ func (c *Core) BeginRead() uint64 {
 	return c.roundSeq
 }
 
+// AloneFrom returns the raft index from which on the applied state is
+// linearizable without a round, 0 if reads need one. It is for a leader that is
+// the only member of its cluster: whatever is acknowledged, it acknowledges
+// itself, after it has applied it. A learner is one member too many, for it may
+// apply a write, and acknowledge it to whoever wrote there, before the leader
+// does. What [Output] holds may reach others, so what AloneFrom returns counts
+// from before anything of it is carried out.
+func (c *Core) AloneFrom() uint64 { return c.aloneFrom }
+
+// observeAlone finds out whether this member is alone. From the index that is
+// committed then on, nobody else can have applied more: others, who have been
+// removed since, know of no commit but through this leader, or one before it.
+// Like a round, it takes an entry of its own term, see flushReads.
+func (c *Core) observeAlone() {
+	_, self := c.members[c.cfg.ID]
+	switch {
+	case !self || len(c.members) > 1 || !c.isLeader() || c.committedTerm != c.term():
+		c.aloneFrom = 0
+	case c.aloneFrom == 0:
+		c.aloneFrom = c.rn.BasicStatus().Commit
+	}
+}
+
 // flushReads asks for all rounds that have not been asked for, once there is a
 // leader to ask. A leader that has committed nothing in its own term does not
 // know what is committed (raft checks that itself, except when it is the only
