@@ -25,6 +25,8 @@ type Proposer interface {
 	BeginRead(deadline time.Time, done raftnode.Done)
 	// Read waits for that.
 	Read(ctx context.Context) error
+	// Current reports whether it is so now, without asking anybody.
+	Current() bool
 	// Status is what the node knows.
 	Status() raftnode.Status
 	// ClusterTimeMS estimates the cluster time.
@@ -135,6 +137,16 @@ func (s *Server) Write(deadline time.Time, r *deimos.Request, done func(*store.E
 // are [*deimos.Error] of code 300 or 301.
 func (s *Server) Read(deadline time.Time, done func(store.View, error)) {
 	s.cfg.Node.BeginRead(deadline, askFor(s, nil, done).told)
+}
+
+// CurrentView returns a published state of which [Server.Read] would tell, if
+// there is one to be had without asking anybody: on the only member of a
+// cluster. It does not wait; ok is false where Read has to be called.
+func (s *Server) CurrentView() (v store.View, ok bool) {
+	if !s.cfg.Node.Current() { // first: the view has to be at least as new
+		return store.View{}, false
+	}
+	return s.store.View(), true
 }
 
 // View returns what this member has applied. For a moment after a start it is

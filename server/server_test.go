@@ -26,6 +26,7 @@ type fakeNode struct {
 	err      error
 	follower bool
 	silent   bool // no quorum: reads find no end
+	current  atomic.Bool
 	applied  atomic.Uint64
 	proposed atomic.Int64
 
@@ -75,6 +76,8 @@ func (n *fakeNode) Read(ctx context.Context) error {
 	}
 	return n.err
 }
+
+func (n *fakeNode) Current() bool { return n.current.Load() }
 
 func (n *fakeNode) Status() raftnode.Status {
 	n.mu.Lock()
@@ -244,6 +247,25 @@ func TestAnIdleServerProposesNothing(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+func TestACurrentViewIsToldOnlyByANodeThatIsCurrent(t *testing.T) {
+	n := &fakeNode{}
+	s := startServer(t, n)
+	if _, err := write(s, &deimos.Request{Op: deimos.OpSet, Key: "/a", Value: "1"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := s.CurrentView(); ok {
+		t.Error("CurrentView() of a node that is not current = true, want false")
+	}
+	n.current.Store(true)
+	v, ok := s.CurrentView()
+	if !ok {
+		t.Fatal("CurrentView() of a node that is current = false, want true")
+	}
+	if got, err := v.Get("/a"); err != nil || got.Value() != "1" {
+		t.Errorf("Get(/a) = %v, %v, want what was acknowledged", got, err)
 	}
 }
 
