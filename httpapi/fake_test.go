@@ -39,6 +39,7 @@ type fakeBackend struct {
 	applied StoreStats
 	last    atomic.Pointer[deimos.Request]
 	linear  atomic.Bool // level of the last read
+	current bool        // linearizable reads need not ask
 }
 
 func newFake() *fakeBackend {
@@ -89,6 +90,14 @@ func (b *fakeBackend) Read(deadline time.Time, done func(store.View, error)) {
 		defer cancel()
 		done(b.read(ctx, true))
 	}()
+}
+
+func (b *fakeBackend) CurrentView() (store.View, bool) {
+	if !b.current {
+		return store.View{}, false
+	}
+	b.linear.Store(true)
+	return b.store.View(), true
 }
 
 func (b *fakeBackend) View() (store.View, bool) {

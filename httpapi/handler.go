@@ -38,6 +38,9 @@ type Keys interface {
 	// Read tells done, in the same way, a published state that reflects every write
 	// that was acknowledged before the call.
 	Read(deadline time.Time, done func(store.View, error))
+	// CurrentView returns what Read would tell, if that needs nobody else. It does
+	// not block; where ok is false, Read has to be called.
+	CurrentView() (v store.View, ok bool)
 	// View returns what this member has applied. It does not block; ok is false
 	// for a moment after a start.
 	View() (v store.View, ok bool)

@@ -133,12 +133,16 @@ type reading struct {
 // get makes a read. answerGet goes on from there.
 func (c *call) get(key string, recursive, linearizable bool) {
 	c.reading.key, c.reading.recursive = key, recursive
+	var ok bool
 	if linearizable {
+		if c.reading.view, ok = c.h.backend.CurrentView(); ok {
+			c.answerGet()
+			return
+		}
 		c.pause((*call).answerGet)
 		c.h.backend.Read(time.Now().Add(c.h.timeout), c.viewed)
 		return
 	}
-	var ok bool
 	if c.reading.view, ok = c.h.backend.View(); ok {
 		c.answerGet()
 	} else if !c.slow((*call).awaitView) {

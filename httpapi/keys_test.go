@@ -223,6 +223,24 @@ func TestHeadAnswersLikeGetWithoutABody(t *testing.T) {
 	}
 }
 
+func TestALinearizableReadOfACurrentStateAsksNobody(t *testing.T) {
+	b := newFake()
+	h := newHandler(t, b, nil)
+	mustPut(t, h, "/keys/d/a", "value=1")
+	b.current = true
+	b.read = func(context.Context, bool) (store.View, error) {
+		t.Error("the backend was asked, want the current state")
+		return store.View{}, &deimos.Error{Code: deimos.CodeRaftInternal, Cause: deimos.CauseReadTimeout}
+	}
+	for target, status := range map[string]int{
+		"/keys/d/a": 200, "/keys/d": 200, "/keys/none": 404, "/v2/keys/d/a?quorum=true": 200,
+	} {
+		if w := do(h, testRequest{method: "GET", target: target}); w.Code != status || w.Header().Get("X-Etcd-Index") != "2" {
+			t.Errorf("GET %s = %d at index %s, want %d at index 2", target, w.Code, w.Header().Get("X-Etcd-Index"), status)
+		}
+	}
+}
+
 func TestReadLevelFollowsPrefixAndQuorum(t *testing.T) {
 	b := newFake()
 	h := newHandler(t, b, nil)
