@@ -87,6 +87,48 @@ func TestTheOnlyMemberIsCurrentUntilItEnds(t *testing.T) {
 	}
 }
 
+// gatedMachine applies nothing before its gate is closed.
+type gatedMachine struct {
+	*fakeMachine
+	gate chan struct{}
+}
+
+func (m *gatedMachine) Apply(entries []Entry, results []any) error {
+	<-m.gate
+	return m.fakeMachine.Apply(entries, results)
+}
+
+func TestARestartedOnlyMemberIsNotCurrentBeforeItHasAppliedItsLog(t *testing.T) {
+	net, nodes := startNodes(t, 1, nil)
+	tn := leaderOf(t, nodes)
+	if _, err := tn.node.Propose(t.Context(), proposal("x")); err != nil {
+		t.Fatal(err)
+	}
+	acknowledged := tn.node.Applied()
+	tn.node.Stop()
+	tn.machine = &fakeMachine{}
+	gate := make(chan struct{})
+	startNode(t, net, 1, tn, firstSnapshot([]uint64{1}).Metadata, func(c *Config) { c.Machine = &gatedMachine{tn.machine, gate} })
+	eventually(t, "an entry of the new term to be committed", func() bool {
+		st := tn.node.Status()
+		return st.IsLeader() && st.Committed > acknowledged
+	})
+	early := tn.node.Current()
+	close(gate)
+	if early {
+		t.Error("Current() = true before the log is applied, want false")
+	}
+	if err := tn.node.Read(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !tn.node.Current() {
+		t.Error("Current() = false after a read, want true")
+	}
+	if got := tn.machine.applied(); !slices.Equal(got, []string{"x"}) {
+		t.Errorf("applied %q, want what was acknowledged before the restart", got)
+	}
+}
+
 func TestAMemberThatIsNotAloneIsNeverCurrent(t *testing.T) {
 	_, nodes := startNodes(t, 3, nil)
 	leader := leaderOf(t, nodes)
