@@ -98,6 +98,21 @@ func (d *duties) hearOwnTime(m *raftpb.Message) {
 	}
 }
 
+// hearOwnStamps takes it from the entries that a leader appends who sends no
+// heartbeats, because there is nobody else, and at first from what is applied.
+func (d *duties) hearOwnStamps(appends []raftpb.Message) {
+	if d.heardMS == 0 {
+		d.heardMS, d.heardAt = d.p.applier.timeMS, d.p.now()
+	}
+	for i := range appends {
+		for j := range appends[i].Entries {
+			if e := decodeEntry(&appends[i].Entries[j]); e.TimeMS > d.heardMS {
+				d.heardMS, d.heardAt = e.TimeMS, d.p.now()
+			}
+		}
+	}
+}
+
 // clusterTimeMS estimates the cluster time of a leader. What expires is decided
 // by the stamps of the log alone.
 func (d *duties) clusterTimeMS() int64 { return d.heardMS + (d.p.now() - d.heardAt).Milliseconds() }

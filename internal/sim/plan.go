@@ -80,6 +80,9 @@ func newPlan(cfg Config) *plan {
 	if pl.duration == 0 {
 		pl.duration = drawn
 	}
+	if cfg.Members > 0 {
+		pl.members = cfg.Members
+	}
 	pl.options = options{snapshotCount: 120 + rnd.Uint64N(500), historyEvents: 100 + rnd.IntN(2000), catchUp: rnd.Uint64N(400)}
 	total := 0
 	for i := range faultKinds {

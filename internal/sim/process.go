@@ -3,6 +3,7 @@ package sim
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.etcd.io/raft/v3"
@@ -30,6 +31,8 @@ type process struct {
 	// knowsTime says that it has heard the cluster time of a leader, or led.
 	knowsTime bool
 	status    raftnode.Status
+	// aloneFrom is what the core said before anything of the last turn left.
+	aloneFrom uint64
 
 	// The inbox of the loop.
 	locals    []raftpb.Message
@@ -190,6 +193,9 @@ func (p *process) turn() {
 // observe shows the outcome of a turn to the checks before anything of it leaves
 // the core.
 func (p *process) observe(out *raftnode.Output) {
+	if p.aloneFrom = p.core.AloneFrom(); p.aloneFrom != 0 {
+		p.duties.hearOwnStamps(out.Appends)
+	}
 	st := p.core.Status()
 	for i := range out.Appends {
 		p.w.check.appending(p, &st, &out.Appends[i])
@@ -207,6 +213,14 @@ func (p *process) observe(out *raftnode.Output) {
 }
 
 func (p *process) isLeader() bool { return p.status.State == raft.StateLeader }
+
+// isCurrent reports whether the published state is linearizable without a round.
+func (p *process) isCurrent() bool { return p.aloneFrom != 0 && p.aloneFrom <= p.applier.applied }
+
+// hasOtherVoters reports whether a leader has to ask anybody.
+func (p *process) hasOtherVoters() bool {
+	return slices.ContainsFunc(p.core.Progress(), func(m raftnode.Progress) bool { return !m.Learner && m.ID != p.host.id })
+}
 
 // tolerate reports whether the process goes on after a refused message.
 func (p *process) tolerate(err error) bool {

@@ -288,6 +288,9 @@ func (p *process) read(linearizable bool, reply func(answer)) *request {
 	switch {
 	case linearizable && p.w.cfg.Defect == DefectReadLeader && p.isLeader():
 		r.end(answer{view: p.st.View()})
+	case linearizable && p.isCurrent():
+		p.w.res.Current++
+		r.end(answer{view: p.st.View()})
 	case linearizable:
 		p.readers.read(serverTimeout, func(err error) { r.end(answer{err: err, view: p.st.View()}) })
 	case p.duties.recovered:

@@ -55,6 +55,36 @@ func TestSeedsKeepAllPromises(t *testing.T) {
 	}
 }
 
+// TestAnOnlyMemberKeepsAllPromises begins with one member, which answers
+// linearizable reads without a round until another is added.
+func TestAnOnlyMemberKeepsAllPromises(t *testing.T) {
+	for _, tt := range []struct {
+		profile string
+		seeds   int
+	}{
+		{"members", 120}, // so many that an answer beside a learner would show
+		{"mixed", 30},
+		{"restarts", 30},
+	} {
+		seeds := min(tt.seeds, seedsMost)
+		if testing.Short() {
+			seeds = 10
+		}
+		current := 0
+		for n := range uint64(seeds) {
+			cfg := Config{Seed: *fromFlag + n, Profile: tt.profile, Members: 1}
+			res := Run(cfg)
+			if res.Err != nil {
+				t.Errorf("seed %d (%s, one member): %v", cfg.Seed, tt.profile, res.Err)
+			}
+			current += res.Current
+		}
+		if current == 0 {
+			t.Errorf("no read of the profile %s was answered without a round", tt.profile)
+		}
+	}
+}
+
 func TestSameSeedMakesTheSameRun(t *testing.T) {
 	for _, profile := range []string{"mixed", "disks", "members"} {
 		t.Run(profile, func(t *testing.T) {

@@ -21,6 +21,9 @@ type Config struct {
 	// Profile names the kind of faults that prevail, one of [Profiles]. Empty:
 	// the seed decides.
 	Profile string
+	// Members is how many members the cluster begins with. 0: the seed decides,
+	// between 3 and 5.
+	Members int
 	// Skip leaves out planned faults by their number in the plan, so that a
 	// failing run can be cut down. The rest of the run's randomness stays.
 	Skip map[int]bool
@@ -49,6 +52,9 @@ type Result struct {
 	// Writes, Reads and Unknown count the clients' operations: acknowledged
 	// writes, answered reads, and writes whose outcome the client never heard.
 	Writes, Reads, Unknown int
+	// Current counts the linearizable reads that an only member answered without
+	// a round.
+	Current int
 	// Events counts what the scheduler carried out, WatchEvents what watchers
 	// received, Expiries the expired keys, Leaders the leaders that were elected.
 	Events, WatchEvents, Expiries, Leaders int
