@@ -21,6 +21,42 @@ func raftMutants() []mutant {
 			catchers: by("raftnode", "TestADeposedLeaderConfirmsNoRead"), short: true,
 		},
 		{
+			id: "M16a", name: "a leader with a learner takes itself for the only member",
+			why:      "the learner acknowledges a write before the leader shows it",
+			edits:    []edit{{"raftnode/reads.go", "	case !self || len(c.members) > 1 || ", "	case !self || len(c.rn.Status().Config.Voters.IDs()) > 1 || "}},
+			catchers: by("raftnode", "TestOnlyALeaderWithoutAnyOtherMemberIsAlone"),
+		},
+		{
+			id: "M16b", name: "an only member answers before an entry of its own term is applied",
+			why:      "after a restart it does not know what it has acknowledged",
+			edits:    []edit{{"raftnode/reads.go", " || !c.isLeader() || c.committedTerm != c.term():\n", " || !c.isLeader():\n"}},
+			catchers: by("raftnode", "TestARestartedOnlyMemberIsAloneFromAnEntryOfItsOwnTerm"),
+		},
+		{
+			id: "M16c", name: "a member that is no longer alone hears of it after the first messages",
+			why:      "the new member acknowledges a write that the old one does not show",
+			edits:    []edit{{"raftnode/loop.go", "		n.alone.Store(core.AloneFrom())\n		n.dispatch(out)\n", "		n.dispatch(out)\n		n.alone.Store(core.AloneFrom())\n"}},
+			catchers: by("raftnode", "TestAMemberIsNotCurrentWhenTheFirstMessageToANewOneLeaves"),
+		},
+		{
+			id: "M16d", name: "whoever is left alone answers at once",
+			why:      "the other has acknowledged what is committed and not yet applied here",
+			edits:    []edit{{"raftnode/reads.go", "		c.aloneFrom = c.rn.BasicStatus().Commit\n", "		c.aloneFrom = 1\n"}},
+			catchers: by("raftnode", "TestWhoeverIsLeftAloneWaitsForWhatARemovedMemberKnew"), short: true,
+		},
+		{
+			id: "M16e", name: "a node that has failed answers reads",
+			why:      "the first error is to be final: nothing may be answered after it",
+			edits:    []edit{{"raftnode/node.go", "	return from != 0 && from <= n.applied.Load() && !n.dead.Load()\n", "	return from != 0 && from <= n.applied.Load()\n"}},
+			catchers: by("raftnode", "TestTheOnlyMemberIsCurrentUntilItEnds"),
+		},
+		{
+			id: "M16f", name: "an only member answers while it applies its log",
+			why:      "after a restart it shows less than it has acknowledged",
+			edits:    []edit{{"raftnode/node.go", "	return from != 0 && from <= n.applied.Load() && ", "	return from != 0 && "}},
+			catchers: by("raftnode", "TestARestartedOnlyMemberIsNotCurrentBeforeItHasAppliedItsLog"),
+		},
+		{
 			id: "M17", name: "ReadIndex answered before that index is applied",
 			why:      "a read does not see a write that was acknowledged before it",
 			edits:    []edit{{"raftnode/readers.go", "		case res.RaftIndex <= r.applied:", "		case res.RaftIndex > 0:"}},

@@ -26,6 +26,9 @@ func blind() []waiting {
 	return []waiting{
 		{"M13b", "shows only when a restored member leads before it has seen a newer stamp"},
 		{"M14a", "members are compared by their snapshots, all of which lack the removed ids"},
+		{"M16a", "its clusters begin with three members and stay so large; another test of it begins with one"},
+		{"M16b", "as M16a"},
+		{"M16d", "as M16a"},
 		{"M18", "needs an answer that outlives a retry and a change of leader"},
 		{"M19", "nothing is lost or read wrongly by it: a leader without a quorum only goes on in vain"},
 		{"M20", "nothing is lost or read wrongly by it: there are only more elections"},
