@@ -56,13 +56,14 @@ func TestReadsSeeWritesAcknowledgedElsewhere(t *testing.T) {
 func TestTheOnlyMemberIsCurrentUntilItEnds(t *testing.T) {
 	for _, tt := range []struct {
 		name string
-		end  func(tn *testNode)
+		end  func(t *testing.T, tn *testNode)
 	}{
-		{"a stop", func(tn *testNode) { tn.node.Stop() }},
-		{"a failure", func(tn *testNode) {
+		{"a stop", func(_ *testing.T, tn *testNode) { tn.node.Stop() }},
+		{"a failure", func(t *testing.T, tn *testNode) {
 			tn.log.setFail(syscall.EIO)
-			_, _ = tn.node.Propose(t.Context(), proposal("lost")) // its outcome is another test's
-			<-tn.node.Failed()
+			if _, err := tn.node.Propose(t.Context(), proposal("lost")); !errors.Is(err, ErrStopped) {
+				t.Errorf("Propose over a broken disk = %v, want ErrStopped", err)
+			}
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -79,7 +80,7 @@ func TestTheOnlyMemberIsCurrentUntilItEnds(t *testing.T) {
 					t.Fatalf("a current state has %d entries after %d were acknowledged", got, i+1)
 				}
 			}
-			tt.end(tn)
+			tt.end(t, tn)
 			if tn.node.Current() {
 				t.Errorf("Current() = true after %s, want false", tt.name)
 			}
@@ -200,7 +201,7 @@ func TestAMemberIsNotCurrentWhenTheFirstMessageToANewOneLeaves(t *testing.T) {
 	}
 }
 
-// A round in a cluster of one: what a read costs beyond it is messages.
+// The cluster has one member, so what is counted is a round without messages.
 func TestAllocationsOfARead(t *testing.T) {
 	_, nodes := startNodes(t, 1, nil)
 	tn := leaderOf(t, nodes)
