@@ -137,11 +137,12 @@ func (n *Node) tolerate(err error) bool {
 }
 
 func (n *Node) dispatch(out Output) {
-	for _, m := range out.Appends {
-		n.appends.put(appendItem{message: m})
-	}
 	for _, m := range out.Applies {
 		n.applies.put(applyItem{message: m})
+	}
+	// Last: the runtime runs first what was woken last, and the disk takes longest.
+	for _, m := range out.Appends {
+		n.appends.put(appendItem{message: m})
 	}
 	n.send(out.Peers)
 	n.readers.finish(out.Reads)
