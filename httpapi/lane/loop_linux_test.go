@@ -325,8 +325,13 @@ func TestStreamsInALoop(t *testing.T) {
 func TestTheEndOfAStreamInALoop(t *testing.T) {
 	wantCancelled := func(t *testing.T, r *loopRig) {
 		t.Helper()
-		if err := <-r.handler.ended; err != context.Canceled {
-			t.Errorf("context at the end of the stream = %v, want %v", err, context.Canceled)
+		select {
+		case err := <-r.handler.ended:
+			if err != context.Canceled {
+				t.Errorf("context at the end of the stream = %v, want %v", err, context.Canceled)
+			}
+		case <-time.After(20 * time.Second): // it fails, and does not hang
+			t.Error("the stream goes on without its client")
 		}
 	}
 	for name, leave := range map[string]func(*net.TCPConn) error{

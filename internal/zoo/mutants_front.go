@@ -42,14 +42,20 @@ func requestMutants() []mutant {
 		{
 			id: "L2a", name: "a loop does not go on with what came while a call was paused",
 			why:      "a client that sends two requests at once waits for ever",
-			edits:    []edit{{"httpapi/lane/loop_linux.go", "		if l.step(c); !c.busy {\n			l.serve(c)\n		}\n", "		l.step(c)\n"}},
+			edits:    []edit{{"httpapi/lane/loop_linux.go", "		l.goOn(c)\n		l.serve(c)\n", "		l.goOn(c)\n"}},
 			catchers: by("httpapi/lane", "TestRequestsOfALoopSentTogetherAreAnsweredInOrder"),
 		},
 		{
 			id: "L2b", name: "a loop reads on while a call is paused",
 			why:      "the answer to one request is sent for another",
-			edits:    []edit{{"httpapi/lane/loop_linux.go", "	c.busy = true\n	if c.body.left", "	if c.body.left"}},
+			edits:    []edit{{"httpapi/lane/loop_linux.go", "	c.busy = true\n	c.requests++\n", "	c.requests++\n"}},
 			catchers: by("httpapi/lane", "TestRequestsOfALoopSentTogetherAreAnsweredInOrder"),
+		},
+		{
+			id: "L2f", name: "a stream is not told of what came while a slow reader was written to",
+			why:      "a watcher that was slow for a moment waits for the next event to get the last one",
+			edits:    []edit{{"httpapi/lane/loop_linux.go", "		c.away, c.answer.held = false, true\n		l.attend(c)\n", "		c.away, c.answer.held, c.woken = false, true, false\n"}},
+			catchers: by("httpapi/lane", "TestStreamOfASlowReaderInALoop"),
 		},
 		{
 			id: "L2c", name: "a loop forgets the client's end",
