@@ -220,7 +220,7 @@ func (l *loop) hear(m message) {
 		l.goOn(c)
 		l.serve(c)
 	case streams:
-		c.away, c.answer.held = false, true
+		c.away, c.streaming, c.answer.held = false, true, true
 		l.attend(c)
 		l.serve(c)
 	case returns:

@@ -365,30 +365,33 @@ func TestTheEndOfAStreamInALoop(t *testing.T) {
 // What a slow reader has not taken waits for it in full, in the order of the
 // events, and nobody else waits.
 func TestStreamOfASlowReaderInALoop(t *testing.T) {
-	r := newLoopRig(t, nil)
-	slow, other := r.dial(), r.dial()
-	large := strings.Repeat("x", 16<<20) + "\n"
-	body, resume := slow.open(r, "stream")
-	r.handler.events <- large
-	resume()
-	if _, err := body.Peek(1); err != nil { // it is being sent
-		t.Fatal(err)
+	for _, path := range []string{"stream", "slow/stream"} {
+		t.Run(path, func(t *testing.T) {
+			r := newLoopRig(t, nil)
+			slow, other := r.dial(), r.dial()
+			large := strings.Repeat("x", 16<<20) + "\n"
+			r.handler.events <- large
+			body, resume := slow.open(r, path)
+			if _, err := body.Peek(1); err != nil { // it is being sent
+				t.Fatal(err)
+			}
+			other.get("quick", "[]")
+			r.handler.events <- "small\n"
+			resume()
+			other.get("quick", "[]")
+			for _, want := range []string{large, "small\n"} {
+				if got, err := body.ReadString('\n'); got != want || err != nil {
+					t.Fatalf("event = %d bytes, %v, want all %d", len(got), err, len(want))
+				}
+			}
+			r.handler.events <- ""
+			resume()
+			if rest, err := io.ReadAll(body); len(rest) > 0 || err != nil {
+				t.Errorf("rest = %q, %v, want the end", rest, err)
+			}
+			slow.get("quick", "[]")
+		})
 	}
-	other.get("quick", "[]")
-	r.handler.events <- "small\n"
-	resume()
-	other.get("quick", "[]")
-	for _, want := range []string{large, "small\n"} {
-		if got, err := body.ReadString('\n'); got != want || err != nil {
-			t.Errorf("event = %d bytes, %v, want all %d", len(got), err, len(want))
-		}
-	}
-	r.handler.events <- ""
-	resume()
-	if rest, err := io.ReadAll(body); len(rest) > 0 || err != nil {
-		t.Errorf("rest = %q, %v, want the end", rest, err)
-	}
-	slow.get("quick", "[]")
 }
 
 // A reader that takes nothing is given up, and what it has of the stream does not

@@ -54,7 +54,7 @@ func requestMutants() []mutant {
 		{
 			id: "L2f", name: "a stream is not told of what came while a slow reader was written to",
 			why:      "a watcher that was slow for a moment waits for the next event to get the last one",
-			edits:    []edit{{"httpapi/lane/loop_linux.go", "		c.away, c.answer.held = false, true\n		l.attend(c)\n", "		c.away, c.answer.held, c.woken = false, true, false\n"}},
+			edits:    []edit{{"httpapi/lane/loop_linux.go", "		c.away, c.streaming, c.answer.held = false, true, true\n", "		c.away, c.answer.held = false, true\n"}},
 			catchers: by("httpapi/lane", "TestStreamOfASlowReaderInALoop"),
 		},
 		{
