@@ -224,7 +224,7 @@ func (l *loop) hear(m message) {
 		l.attend(c)
 		l.serve(c)
 	case returns:
-		c.busy, c.away = false, false
+		c.busy, c.away, c.call = false, false, nil
 		c.answer.began = time.Now() // for how long it is idle
 		l.serve(c)
 	case ends:
@@ -270,7 +270,7 @@ func (l *loop) add(c *conn) {
 
 // remove forgets a connection, which is closed or given away.
 func (l *loop) remove(c *conn) {
-	c.busy, c.streaming = true, false // with nothing that concerns the loop
+	c.busy, c.streaming, c.call = true, false, nil // with nothing that concerns the loop
 	l.conns[c.place] = nil
 	l.free = append(l.free, c.place)
 	l.count--
@@ -381,9 +381,9 @@ func (l *loop) step(c *conn) {
 }
 
 // goOn takes the next step of a call that was told to go on, unless it is not
-// here.
+// here, or has ended before the message came.
 func (l *loop) goOn(c *conn) {
-	if c.woken && !c.away && c.busy {
+	if c.woken && !c.away && c.call != nil {
 		c.woken = false
 		l.step(c)
 	}

@@ -352,6 +352,23 @@ func TestTheEndOfAStreamInALoop(t *testing.T) {
 			r.dial().get("quick", "[]")
 		})
 	}
+	t.Run("it is told to go on too late", func(t *testing.T) {
+		r := newLoopRig(t, nil)
+		c := r.dial()
+		_, resume := c.open(r, "stream")
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+		wantCancelled(t, r)
+		others := make([]*client, runtime.GOMAXPROCS(0)) // one for each loop
+		for i := range others {
+			others[i] = r.dial()
+		}
+		resume()
+		for _, other := range others {
+			other.get("quick", "[]")
+		}
+	})
 	t.Run("the server is closed", func(t *testing.T) {
 		r := newLoopRig(t, nil)
 		r.dial().open(r, "stream")
