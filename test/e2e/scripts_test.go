@@ -116,17 +116,18 @@ func (h *holder) waitHeld(t testing.TB) mark {
 	return m
 }
 
-// all sends a signal to the command and its children, then to the script and
-// its own.
+// all sends a signal to the script and its children, then to the command and its
+// own. The other way round a script that sees its command end may give the lock
+// back before its own end.
 func (h *holder) all(t testing.TB, s syscall.Signal) {
 	t.Helper()
 	m, err := h.mark()
+	signalGroup(t, h.cmd.Process.Pid, s)
 	if err == nil {
 		signalGroup(t, m.group, s)
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("reading the mark: %v", err)
 	}
-	signalGroup(t, h.cmd.Process.Pid, s)
 }
 
 func signalGroup(t testing.TB, group int, s syscall.Signal) {
