@@ -107,7 +107,7 @@ func (c *call) answerPut() {
 		return
 	}
 	e := c.writing.event
-	if (isLong(e.Node()) || isLong(e.PrevNode())) && c.slow((*call).answerPut) {
+	if isLongEvent(e) && c.slow((*call).answerPut) {
 		return
 	}
 	k := clock{h: c.h, nowMS: e.NowMS()}
@@ -121,6 +121,8 @@ func (c *call) answerPut() {
 
 // isLong reports whether showing a node can take long.
 func isLong(n *store.Node) bool { return n != nil && len(n.Value()) > quickMaxBytes }
+
+func isLongEvent(e *store.Event) bool { return isLong(e.Node()) || isLong(e.PrevNode()) }
 
 // reading is a read that a call has made: what it asked for, and the state that
 // it is answered from.

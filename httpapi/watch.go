@@ -51,11 +51,11 @@ func (c *call) follow() {
 	if s.watcher.Replays() && c.slow((*call).follow) {
 		return
 	}
+	s.extend()
 	if !s.beat() {
 		s.end()
 		return
 	}
-	s.extend()
 	for sent := 0; sent < flushMaxBytes; {
 		e, err := s.poll()
 		switch {
@@ -68,7 +68,7 @@ func (c *call) follow() {
 				return
 			}
 			continue
-		case isLong(e.Node()) && c.slow((*call).follow):
+		case isLongEvent(e) && c.slow((*call).follow):
 			s.held = e
 			return
 		}
@@ -120,9 +120,8 @@ type watchStream struct {
 	frame []byte
 	// takenBy is when the client must have taken what was written.
 	takenBy time.Time
-	// wake and ring are the method values of the like names, made once.
-	wake  func()
-	timer *time.Timer
+	wake    func()      // the method value wakeCall, made once
+	timer   *time.Timer // that calls ring
 
 	mu   sync.Mutex // guards the rest
 	rang bool       // the time of the timer has come
@@ -193,7 +192,6 @@ func (s *watchStream) beat() bool {
 		return false
 	}
 	s.timer.Reset(s.call.h.limits.heartbeat)
-	s.extend()
 	return s.call.write([]byte(heartbeat))
 }
 
