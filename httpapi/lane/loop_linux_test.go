@@ -167,6 +167,13 @@ func newLoopRig(t *testing.T, change func(*http.Server)) *loopRig {
 // dial connects and lets the connection join a loop, by its first request.
 func (r *loopRig) dial() *client {
 	r.t.Helper()
+	c := r.connect()
+	c.get("quick", "[]")
+	return c
+}
+
+func (r *loopRig) connect() *client {
+	r.t.Helper()
 	nc, err := net.Dial("tcp", r.addr)
 	if err != nil {
 		r.t.Fatal(err)
@@ -175,9 +182,7 @@ func (r *loopRig) dial() *client {
 	if err := nc.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil { // it fails, and does not hang
 		r.t.Fatal(err)
 	}
-	c := &client{Conn: nc, t: r.t, in: bufio.NewReader(nc)}
-	c.get("quick", "[]")
-	return c
+	return &client{Conn: nc, t: r.t, in: bufio.NewReader(nc)}
 }
 
 func request(path string) string {
@@ -284,149 +289,6 @@ func TestALoopDoesNotWaitForAReader(t *testing.T) {
 	other.get("quick", "[]")
 }
 
-// open begins a stream and returns what reads it, and what makes it go on.
-func (c *client) open(r *loopRig, path string) (body *bufio.Reader, resume func()) {
-	c.t.Helper()
-	c.say(request(path))
-	resp, err := http.ReadResponse(c.in, nil)
-	if err != nil {
-		c.t.Fatalf("head of a stream = %v, want one before any event", err)
-	}
-	return bufio.NewReader(resp.Body), <-r.handler.paused
-}
-
-func TestStreamsInALoop(t *testing.T) {
-	r := newLoopRig(t, nil)
-	c, other := r.dial(), r.dial()
-	for _, path := range []string{"stream", "slow/stream", "slow/deadline/stream"} {
-		body, resume := c.open(r, path)
-		for _, e := range []string{"one\n", "two\n"} {
-			resume() // without need, as far as it is ahead of the event
-			r.handler.events <- e
-			resume()
-			if got, err := body.ReadString('\n'); got != e || err != nil {
-				t.Errorf("event of %s = %q, %v, want %q", path, got, err, e)
-			}
-			other.get("quick", "[]")
-		}
-		c.say(request("quick")) // it waits for the end of the stream
-		r.handler.events <- ""
-		resume()
-		if rest, err := io.ReadAll(body); len(rest) > 0 || err != nil {
-			t.Errorf("rest of %s = %q, %v, want its end", path, rest, err)
-		}
-		if err := <-r.handler.ended; err != nil {
-			t.Errorf("context at the end of %s = %v, want nil", path, err)
-		}
-		c.want("[]", "GET", "")
-	}
-}
-
-func TestTheEndOfAStreamInALoop(t *testing.T) {
-	wantCancelled := func(t *testing.T, r *loopRig) {
-		t.Helper()
-		select {
-		case err := <-r.handler.ended:
-			if err != context.Canceled {
-				t.Errorf("context at the end of the stream = %v, want %v", err, context.Canceled)
-			}
-		case <-time.After(20 * time.Second): // it fails, and does not hang
-			t.Error("the stream goes on without its client")
-		}
-	}
-	for name, leave := range map[string]func(*net.TCPConn) error{
-		"closed":         (*net.TCPConn).Close,
-		"closed halfway": (*net.TCPConn).CloseWrite,
-		"reset": func(nc *net.TCPConn) error {
-			return errors.Join(nc.SetLinger(0), nc.Close())
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			r := newLoopRig(t, nil)
-			c := r.dial()
-			c.open(r, "stream")
-			if err := leave(c.Conn.(*net.TCPConn)); err != nil {
-				t.Fatal(err)
-			}
-			wantCancelled(t, r)
-			r.dial().get("quick", "[]")
-		})
-	}
-	t.Run("it is told to go on too late", func(t *testing.T) {
-		r := newLoopRig(t, nil)
-		c := r.dial()
-		_, resume := c.open(r, "stream")
-		if err := c.Close(); err != nil {
-			t.Fatal(err)
-		}
-		wantCancelled(t, r)
-		others := make([]*client, runtime.GOMAXPROCS(0)) // one for each loop
-		for i := range others {
-			others[i] = r.dial()
-		}
-		resume()
-		for _, other := range others {
-			other.get("quick", "[]")
-		}
-	})
-	t.Run("the server is closed", func(t *testing.T) {
-		r := newLoopRig(t, nil)
-		r.dial().open(r, "stream")
-		if err := r.server.Close(); err != nil {
-			t.Errorf("Close() = %v, want nil", err)
-		}
-		wantCancelled(t, r)
-	})
-}
-
-// What a slow reader has not taken waits for it in full, in the order of the
-// events, and nobody else waits.
-func TestStreamOfASlowReaderInALoop(t *testing.T) {
-	for _, path := range []string{"stream", "slow/stream"} {
-		t.Run(path, func(t *testing.T) {
-			r := newLoopRig(t, nil)
-			slow, other := r.dial(), r.dial()
-			large := strings.Repeat("x", 16<<20) + "\n"
-			r.handler.events <- large
-			body, resume := slow.open(r, path)
-			if _, err := body.Peek(1); err != nil { // it is being sent
-				t.Fatal(err)
-			}
-			other.get("quick", "[]")
-			r.handler.events <- "small\n"
-			resume()
-			other.get("quick", "[]")
-			for _, want := range []string{large, "small\n"} {
-				if got, err := body.ReadString('\n'); got != want || err != nil {
-					t.Fatalf("event = %d bytes, %v, want all %d", len(got), err, len(want))
-				}
-			}
-			r.handler.events <- ""
-			resume()
-			if rest, err := io.ReadAll(body); len(rest) > 0 || err != nil {
-				t.Errorf("rest = %q, %v, want the end", rest, err)
-			}
-			slow.get("quick", "[]")
-		})
-	}
-}
-
-// A reader that takes nothing is given up, and what it has of the stream does not
-// look whole.
-func TestStreamOfAReaderThatTakesNothingIsCut(t *testing.T) {
-	r := newLoopRig(t, nil)
-	c := r.dial()
-	body, resume := c.open(r, "deadline/stream")
-	r.handler.events <- strings.Repeat("x", 16<<20)
-	resume()
-	if err := <-r.handler.ended; err != context.Canceled {
-		t.Errorf("context at the end of the stream = %v, want %v", err, context.Canceled)
-	}
-	if n, err := io.Copy(io.Discard, body); err == nil {
-		t.Errorf("the cut stream ended well after %d bytes, want an error", n)
-	}
-}
-
 // A bound of an answer's writing is of no meaning to the answers after it.
 func TestDeadlineOfAnAnswerEndsWithIt(t *testing.T) {
 	r := newLoopRig(t, nil)
@@ -524,6 +386,25 @@ func TestShutdownOfALoop(t *testing.T) {
 		}
 		c.ended()
 	}
+	if err := <-down; err != nil {
+		t.Errorf("Shutdown() = %v, want nil", err)
+	}
+}
+
+// A connection that was accepted before the server stopped may still send its
+// first request, though the loops may have ended.
+func TestShutdownOfALoopLeavesAFirstRequestItsAnswer(t *testing.T) {
+	r := newLoopRig(t, nil)
+	first := r.connect()
+	idle := r.dial() // later: the first one is accepted too
+	down := make(chan error, 1)
+	go func() { down <- r.server.Shutdown(context.Background()) }()
+	idle.ended()
+	first.say(request("quick"))
+	if resp, _ := first.answer(); resp.StatusCode != 200 || !resp.Close {
+		t.Errorf("answer while the server stops = %d, end of the connection %t, want 200 and its end", resp.StatusCode, resp.Close)
+	}
+	first.ended()
 	if err := <-down; err != nil {
 		t.Errorf("Shutdown() = %v, want nil", err)
 	}

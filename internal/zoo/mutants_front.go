@@ -48,7 +48,7 @@ func requestMutants() []mutant {
 		{
 			id: "L2b", name: "a loop reads on while a call is paused",
 			why:      "the answer to one request is sent for another",
-			edits:    []edit{{"httpapi/lane/loop_linux.go", "	c.busy = true\n	c.requests++\n", "	c.requests++\n"}},
+			edits:    []edit{{"httpapi/lane/steps_linux.go", "	c.busy = true\n	c.requests++\n", "	c.requests++\n"}},
 			catchers: by("httpapi/lane", "TestRequestsOfALoopSentTogetherAreAnsweredInOrder"),
 		},
 		{
@@ -60,7 +60,7 @@ func requestMutants() []mutant {
 		{
 			id: "L2c", name: "a loop forgets the client's end",
 			why:      "connections of clients that have gone are kept until they have been idle for long",
-			edits:    []edit{{"httpapi/lane/loop_linux.go", "	c.more = c.hungUp || n == len(c.in)\n", "	c.more = n == len(c.in)\n"}},
+			edits:    []edit{{"httpapi/lane/steps_linux.go", "	c.more = c.hungUp || n == len(c.in)\n", "	c.more = n == len(c.in)\n"}},
 			catchers: by("httpapi/lane", "TestTheEndOfAConnectionInALoop"),
 		},
 		{
@@ -72,7 +72,7 @@ func requestMutants() []mutant {
 		{
 			id: "L2e", name: "connections that come back late outlive their server",
 			why:      "a member does not stop before its time is over",
-			edits:    []edit{{"httpapi/lane/loop_linux.go", "			case c.more, l.server.closing.Load(): //", "			case c.more: //"}},
+			edits:    []edit{{"httpapi/lane/steps_linux.go", "			case c.more, l.server.closing.Load(): //", "			case c.more: //"}},
 			catchers: by("httpapi/lane", "TestShutdownFindsConnectionsThatComeBackLate"),
 		},
 		{
