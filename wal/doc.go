@@ -28,7 +28,9 @@
 // # Bytes of a segment
 //
 // A segment is a sequence of records and, if it is the newest, zeros up to the
-// size that was allocated. Numbers are little-endian. A record is
+// size that was allocated. The next few hundred kilobytes of them are written, so
+// that an fsync need not write the file system's journal too; what the log writes
+// goes to the disk twice therefore. Numbers are little-endian. A record is
 //
 //	8  length word: the low 56 bits are the length n; if padding follows, the
 //	   high byte is 0x80 plus its length

@@ -74,7 +74,7 @@ func (w *WAL) reopen() error {
 	if err != nil {
 		return ioError("open again", w.cfg.Dir, err)
 	}
-	w.log = log
+	w.log, w.prewritten = log, 0 // opening it allocates the rest of the segment anew
 	return w.nameEnd(w.last > w.snapshot.Index)
 }
 
@@ -114,7 +114,7 @@ func (w *WAL) follow(size int64) error {
 		return w.fail(err)
 	}
 	if newest := segments[len(segments)-1].String(); newest != w.segment {
-		w.segment, w.used = newest, headSizeMax+size
+		w.segment, w.used, w.prewritten = newest, headSizeMax+size, 0
 		w.cfg.Log.Debug("log segment begun", "file", w.path())
 	}
 	return nil

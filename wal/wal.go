@@ -77,10 +77,11 @@ type WAL struct {
 	// snapshot is the newest that is recorded; zero if there is none.
 	snapshot raftpb.SnapshotMetadata
 	// segment is the file that is written, and used at least as many bytes as
-	// are in it.
-	segment string
-	used    int64
-	err     error // the first error; final
+	// are in it. Up to prewritten it needs no new blocks.
+	segment    string
+	used       int64
+	prewritten int64
+	err        error // the first error; final
 }
 
 // Append makes entries and the hard state durable with one fsync. An empty
@@ -227,6 +228,7 @@ func (w *WAL) batch(doing string, size int64, save func() error) error {
 	if err := w.makeRoom(size); err != nil {
 		return w.fail(err)
 	}
+	w.prewrite(size)
 	start := time.Now()
 	err := guard(func() error {
 		if err := w.log.Save(w.begin(), nil); err != nil {

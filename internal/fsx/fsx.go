@@ -56,6 +56,7 @@ type File interface {
 	io.Reader
 	io.ReaderAt
 	io.Writer
+	io.WriterAt
 	io.Closer
 	// Sync makes the content durable. After an error the content is not to be
 	// trusted, and Sync is not to be called again.

@@ -338,17 +338,26 @@ func (f *file) ReadAt(p []byte, off int64) (int, error) {
 
 // Write implements [fsx.File].
 func (f *file) Write(p []byte) (int, error) {
+	n, err := f.WriteAt(p, f.at)
+	f.at += int64(n)
+	return n, err
+}
+
+// WriteAt implements [fsx.File].
+func (f *file) WriteAt(p []byte, off int64) (int, error) {
 	f.disk.mu.Lock()
 	defer f.disk.mu.Unlock()
 	if err := f.check("write", true); err != nil {
 		return 0, err
 	}
-	end := f.at + int64(len(p))
+	if off < 0 {
+		return 0, fmt.Errorf("write %s at %d", f.name, off)
+	}
+	end := off + int64(len(p))
 	if grow := end - int64(len(f.inode.data)); grow > 0 {
 		f.inode.data = append(f.inode.data, make([]byte, grow)...)
 	}
-	copy(f.inode.data[f.at:end], p)
-	f.at = end
+	copy(f.inode.data[off:end], p)
 	return len(p), nil
 }
 

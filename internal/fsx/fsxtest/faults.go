@@ -147,6 +147,18 @@ func (f *faultyFile) Write(p []byte) (int, error) {
 	return f.File.Write(p)
 }
 
+// WriteAt implements [fsx.File].
+func (f *faultyFile) WriteAt(p []byte, off int64) (int, error) {
+	if err := f.faults.ask(OpWrite, f.name); err != nil {
+		n := 0
+		if errors.Is(err, ErrShort) {
+			n, _ = f.File.WriteAt(p[:len(p)/2], off)
+		}
+		return n, err
+	}
+	return f.File.WriteAt(p, off)
+}
+
 // Sync implements [fsx.File].
 func (f *faultyFile) Sync() error {
 	if err := f.faults.ask(OpSync, f.name); err != nil {
