@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -14,6 +15,9 @@ import (
 const (
 	// eventsMax is how many connections a turn of a loop takes on.
 	eventsMax = 128
+	// streamsMax is how many streams a turn lets go on, so that an event with a
+	// thousand watchers does not keep the requests waiting meanwhile.
+	streamsMax = 32
 	// interest is what a loop is told of its connections: once, when something has
 	// come. They are read until nothing is left.
 	interest = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff
@@ -47,8 +51,10 @@ type loop struct {
 	conns []*conn
 	free  []int32
 	count int
-	// taken are the messages that are being worked on.
+	// taken are the messages that are being worked on, and due the streams that
+	// have been told to go on and wait for their turn.
 	taken []message
+	due   []*conn
 	sweep *time.Timer // that posts the next "sweeps", nil while there is none to come
 
 	mu     sync.Mutex // guards the rest
@@ -123,6 +129,7 @@ func (l *loop) turn() bool {
 	for _, m := range l.taken {
 		l.hear(m)
 	}
+	l.goOnStreaming()
 	if l.finished() {
 		return false
 	}
@@ -165,7 +172,7 @@ func (l *loop) finished() bool {
 func (l *loop) park() {
 	l.came = 0
 	l.mu.Lock()
-	l.parked = len(l.posted) == 0
+	l.parked = len(l.posted)+len(l.due) == 0
 	l.sleeps = l.parked
 	l.mu.Unlock()
 	err := l.raw.Read(l.tryWait)
@@ -214,6 +221,10 @@ func (l *loop) hear(m message) {
 		l.add(c)
 	case resumes:
 		c.woken = c.woken || m.request == c.requests
+		if c.streaming {
+			l.due = append(l.due, c)
+			return
+		}
 		l.goOn(c)
 		l.serve(c)
 	case streams:
@@ -241,6 +252,16 @@ func (l *loop) hear(m message) {
 			}
 		}
 	}
+}
+
+// goOnStreaming lets the streams that have waited longest go on.
+func (l *loop) goOnStreaming() {
+	now := l.due[:min(len(l.due), streamsMax)]
+	for _, c := range now {
+		l.goOn(c)
+		l.serve(c)
+	}
+	l.due = slices.Delete(l.due, 0, len(now))
 }
 
 // add takes a connection on.

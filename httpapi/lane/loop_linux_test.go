@@ -28,6 +28,8 @@ type stepper struct {
 	// stood when a stream had ended.
 	events chan string
 	ended  chan error
+	// seen is told the path of each step, nil: nobody is.
+	seen func(path string)
 }
 
 // deadlineTime is for how long the step "deadline" bounds the writing.
@@ -57,6 +59,9 @@ func (h *stepper) Open(w http.ResponseWriter, r *http.Request, resume func()) Ca
 }
 
 func (c *stepCall) Next(quick bool) State {
+	if c.h.seen != nil {
+		c.h.seen(c.r.URL.Path)
+	}
 	for len(c.steps) > 0 {
 		step := c.steps[0]
 		if step == "slow" && quick {

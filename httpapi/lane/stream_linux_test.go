@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -153,5 +154,39 @@ func TestStreamOfAReaderThatTakesNothingIsCut(t *testing.T) {
 	}
 	if n, err := io.Copy(io.Discard, body); err == nil {
 		t.Errorf("the cut stream ended well after %d bytes, want an error", n)
+	}
+}
+
+// However many streams have an event, a request that goes on comes before them,
+// and one that arrives after a few of them.
+func TestRequestsComeBetweenStreams(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // one loop
+	r := newLoopRig(t, nil)
+	var resumes []func()
+	for range 2*streamsMax + streamsMax/2 {
+		_, resume := r.dial().open(r, "stream")
+		resumes = append(resumes, resume)
+	}
+	paused, arriving, begun := r.dial(), r.dial(), r.dial()
+	paused.say(request("paused"))
+	resumes = append(resumes, <-r.handler.paused)
+	begun.say(request("begun"))
+	release := <-r.handler.paused // meanwhile the loop stands still
+	steps := make(chan string, 1000)
+	r.handler.seen = func(path string) { steps <- strings.TrimPrefix(path, "/keys/") }
+	arriving.say(request("quick"))
+	for _, resume := range resumes {
+		resume()
+	}
+	release()
+	begun.want("[]", "GET", "")
+	paused.want("[paused]", "GET", "")
+	arriving.want("[]", "GET", "")
+	var order []string
+	for range len(resumes) + 1 {
+		order = append(order, <-steps)
+	}
+	if first, second := slices.Index(order, "paused"), slices.Index(order, "quick"); first != 0 || second != 1+streamsMax {
+		t.Errorf("the request that goes on is step %d, and the one that arrives %d of %d, want 0 and %d", first, second, len(order), 1+streamsMax)
 	}
 }

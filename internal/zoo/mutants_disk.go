@@ -75,6 +75,18 @@ func diskMutants() []mutant {
 			catchers: by("wal", "TestFailedWriteOrSyncIsFinal"),
 		},
 		{
+			id: "W1a", name: "zeros are written in advance without looking at what is there",
+			why:      "a wrong idea of the end of the log overwrites what was acknowledged",
+			edits:    []edit{{"wal/prewrite.go", "		if !bytes.Equal(found, blank) {", "		if len(blank) > 0 && !bytes.Equal(found[:0], blank[:0]) {"}},
+			catchers: by("wal", "TestPrewritingReplacesNothing"),
+		},
+		{
+			id: "W1b", name: "a batch fails with what was to be written in advance",
+			why:      "a member stops for something that only makes it faster",
+			edits:    []edit{{"wal/prewrite.go", "		to = etcdwal.SegmentSizeBytes\n", "		w.err = err\n"}},
+			catchers: by("wal", "TestPrewritingFails"),
+		},
+		{
 			id: "M6", name: "trust the newest segment after exit 74 without rewriting it",
 			why:      "pages that look fine in the page cache never reached the disk",
 			edits:    []edit{{"wal/repair.go", "		err = r.ahead.take()", "		err = r.ahead.discard()"}},

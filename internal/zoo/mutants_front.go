@@ -42,7 +42,7 @@ func requestMutants() []mutant {
 		{
 			id: "L2a", name: "a loop does not go on with what came while a call was paused",
 			why:      "a client that sends two requests at once waits for ever",
-			edits:    []edit{{"httpapi/lane/loop_linux.go", "		l.goOn(c)\n		l.serve(c)\n", "		l.goOn(c)\n"}},
+			edits:    []edit{{"httpapi/lane/loop_linux.go", "		l.goOn(c)\n		l.serve(c)\n	case streams", "		l.goOn(c)\n	case streams"}},
 			catchers: by("httpapi/lane", "TestRequestsOfALoopSentTogetherAreAnsweredInOrder"),
 		},
 		{
@@ -56,6 +56,12 @@ func requestMutants() []mutant {
 			why:      "a watcher that was slow for a moment waits for the next event to get the last one",
 			edits:    []edit{{"httpapi/lane/loop_linux.go", "		c.away, c.streaming, c.answer.held = false, true, true\n", "		c.away, c.answer.held = false, true\n"}},
 			catchers: by("httpapi/lane", "TestStreamOfASlowReaderInALoop"),
+		},
+		{
+			id: "L2g", name: "all streams that have an event go on in one turn of their loop",
+			why:      "a thousand watchers of a key keep every request waiting for milliseconds",
+			edits:    []edit{{"httpapi/lane/loop_linux.go", "l.due[:min(len(l.due), streamsMax)]", "l.due[:len(l.due)]"}},
+			catchers: by("httpapi/lane", "TestRequestsComeBetweenStreams"),
 		},
 		{
 			id: "L2c", name: "a loop forgets the client's end",
