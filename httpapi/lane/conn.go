@@ -230,7 +230,7 @@ func (c *conn) keep() bool {
 	}
 	if limit := c.server.full.IdleTimeout; limit > 0 {
 		// Moving a deadline is dear, so it is set too late, and seldom.
-		if now := c.answer.began; c.readBy.Sub(now) < limit {
+		if now := time.Now(); c.readBy.Sub(now) < limit {
 			c.setReadDeadline(now.Add(limit + limit/4))
 		}
 	} else {

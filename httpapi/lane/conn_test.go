@@ -270,6 +270,24 @@ func TestSilentConnectionsAreClosed(t *testing.T) {
 	}
 }
 
+func TestConnectionIsNotIdleWhileItsAnswerIsMade(t *testing.T) {
+	bubble(t, func(w http.ResponseWriter, r *http.Request) {
+		<-time.After(2 * idleTimeout)
+		echo(w, r)
+	}, func(r *rig) {
+		c := r.dial()
+		for range 2 {
+			c.send(simple + "\r\n")
+			c.answer()
+		}
+		began := time.Now()
+		c.ended()
+		if took := time.Since(began); took < idleTimeout {
+			t.Errorf("closed %v after the answer, want %v", took, idleTimeout)
+		}
+	})
+}
+
 func TestStream(t *testing.T) {
 	var events chan string
 	var ended chan struct{ err error }

@@ -28,8 +28,8 @@ type stepper struct {
 	// stood when a stream had ended.
 	events chan string
 	ended  chan error
-	// seen is told the path of each step, nil: nobody is.
-	seen func(path string)
+	// seen is told of each step before it is taken, nil: nobody is.
+	seen func(*stepCall)
 }
 
 // deadlineTime is for how long the step "deadline" bounds the writing.
@@ -60,7 +60,7 @@ func (h *stepper) Open(w http.ResponseWriter, r *http.Request, resume func()) Ca
 
 func (c *stepCall) Next(quick bool) State {
 	if c.h.seen != nil {
-		c.h.seen(c.r.URL.Path)
+		c.h.seen(c)
 	}
 	for len(c.steps) > 0 {
 		step := c.steps[0]
@@ -368,6 +368,33 @@ func TestTheEndOfAConnectionInALoop(t *testing.T) {
 		busy.want("[paused]", "GET", "")
 		busy.ended()
 	})
+}
+
+// How long a stream was is no time in which its connection was idle.
+func TestConnectionIsNotIdleSinceItsStreamBegan(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // one loop
+	for _, path := range []string{"stream", "slow/stream"} {
+		t.Run(path, func(t *testing.T) {
+			r := newLoopRig(t, nil)
+			c, other := r.dial(), r.dial()
+			body, resume := c.open(r, path)
+			r.handler.seen = func(call *stepCall) {
+				switch call.steps[0] {
+				case "stream":
+					call.w.(*answer).began = time.Now().Add(-time.Hour)
+				case "sweep":
+					r.server.loops[0].closeIdle(time.Minute)
+				}
+			}
+			r.handler.events <- ""
+			resume()
+			if _, err := io.ReadAll(body); err != nil {
+				t.Fatal(err)
+			}
+			other.get("sweep", "[]")
+			c.get("quick", "[]")
+		})
+	}
 }
 
 func TestShutdownOfALoop(t *testing.T) {

@@ -1,6 +1,10 @@
 package lane
 
-import "golang.org/x/sys/unix"
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
 
 // requestsMax is how many requests of one connection a turn of its loop answers,
 // so that one that sends without a pause leaves the others their time.
@@ -69,6 +73,7 @@ func (l *loop) answer(c *conn) {
 
 // step takes the next step of a connection's call.
 func (l *loop) step(c *conn) {
+	streamed := c.streaming
 	state, sound := c.step(true)
 	c.streaming = state == Streaming
 	switch {
@@ -81,6 +86,9 @@ func (l *loop) step(c *conn) {
 	case state == Streaming:
 		l.flush(c)
 	default:
+		if streamed {
+			c.answer.began = time.Now() // for how long it is idle: others are as good as just begun
+		}
 		l.finish(c)
 	}
 }

@@ -173,7 +173,7 @@ func TestRequestsComeBetweenStreams(t *testing.T) {
 	begun.say(request("begun"))
 	release := <-r.handler.paused // meanwhile the loop stands still
 	steps := make(chan string, 1000)
-	r.handler.seen = func(path string) { steps <- strings.TrimPrefix(path, "/keys/") }
+	r.handler.seen = func(c *stepCall) { steps <- strings.TrimPrefix(c.r.URL.Path, "/keys/") }
 	arriving.say(request("quick"))
 	for _, resume := range resumes {
 		resume()
