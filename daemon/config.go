@@ -164,8 +164,8 @@ type Timing struct {
 
 // Limits holds the bounds on what a daemon keeps and accepts.
 type Limits struct {
-	// SnapshotCount is the number of applied entries between two snapshots.
-	// 0: DefaultSnapshotCount.
+	// SnapshotCount is the number of applied entries between two snapshots; there
+	// are more when one takes long. 0: DefaultSnapshotCount.
 	SnapshotCount uint64
 	// MaxSnapshots is the number of snapshot files that are kept, at least
 	// MaxSnapshotsMin; MaxWALs that of whole log segments that no snapshot needs

@@ -3,6 +3,7 @@ package raftnode
 import (
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"time"
 
@@ -204,10 +205,11 @@ func (a *applier) restore(meta raftpb.SnapshotMetadata) error {
 	return nil
 }
 
-// maybeCapture gives the snapshotter a state when enough has been applied
-// since the last one and the snapshotter is free.
+// maybeCapture gives the snapshotter a state when enough has been applied since
+// the last one and the snapshotter is free, and has rested.
 func (a *applier) maybeCapture() {
-	if a.at.Index-a.snapshot.Index < a.n.cfg.SnapshotCount && a.bytes < snapshotBytes {
+	due := a.at.Index-a.snapshot.Index >= a.n.cfg.SnapshotCount && int64(time.Since(a.n.start)) >= a.n.captureFrom.Load()
+	if !due && a.bytes < snapshotBytes {
 		return
 	}
 	a.capture()
@@ -232,6 +234,7 @@ func (a *applier) capture() {
 	if len(a.n.shots) == cap(a.n.shots) {
 		return // one waits already; try after the next batch
 	}
+	a.n.captureFrom.Store(math.MaxInt64)                               // until it has become a snapshot
 	a.n.shots <- capture{meta: a.at, write: a.n.cfg.Machine.Capture()} // we alone fill it
 	a.before, a.snapshot, a.bytes = a.snapshot, a.at, 0
 }

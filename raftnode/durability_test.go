@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -189,6 +190,48 @@ func TestASnapshotThatWasPutOffIsTriedAgainSoon(t *testing.T) {
 		<-time.After(snapshotPause)
 		if newest := propose(1); newest < count {
 			t.Errorf("newest snapshot at raft index %d with space again, want one of now", newest)
+		}
+	})
+}
+
+// A member whose snapshots take long does something else most of the time,
+// unless what it has applied meanwhile takes too much memory.
+func TestSnapshotsThatTakeLongAreFewer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const count = 10
+		_, nodes := startNodes(t, 1, func(c *Config) { c.SnapshotCount = count })
+		tn := leaderOf(t, nodes)
+		tn.snapshots.mu.Lock()
+		tn.snapshots.takes = time.Second
+		tn.snapshots.mu.Unlock()
+		// newest proposes, and returns the raft index of the newest snapshot a
+		// little after one that was begun now would be there.
+		newest := func(entries int, data []byte) uint64 {
+			for range entries {
+				if _, err := tn.node.Propose(t.Context(), slices.Clone(data)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			<-time.After(time.Second + time.Millisecond)
+			shot, _ := tn.snapshots.newest()
+			return shot.meta.Index
+		}
+		first := newest(count, proposal("x"))
+		if first < count {
+			t.Fatalf("newest snapshot at raft index %d after %d entries, want one of these", first, count)
+		}
+		for range snapshotRest {
+			if index := newest(count, proposal("x")); index != first {
+				t.Fatalf("newest snapshot at raft index %d during the rest after the one at %d", index, first)
+			}
+		}
+		second := newest(1, proposal("x"))
+		if second <= first {
+			t.Errorf("newest snapshot at raft index %d after the rest, want a newer one", second)
+		}
+		big := make([]byte, 32<<20)
+		if index := newest(snapshotBytes/len(big)+1, big); index <= second {
+			t.Errorf("newest snapshot at raft index %d after %d bytes, want one in spite of the rest", index, snapshotBytes)
 		}
 	})
 }

@@ -105,6 +105,7 @@ type fakeSnapshots struct {
 	saved   map[uint64]fakeSnapshot
 	inbound map[uint64][]byte
 	fail    error
+	takes   time.Duration // Save, in a bubble
 }
 
 type fakeSnapshot struct {
@@ -116,6 +117,12 @@ func (s *fakeSnapshots) Save(meta raftpb.SnapshotMetadata, write func(io.Writer)
 	var buf bytes.Buffer
 	if err := write(&buf); err != nil {
 		return err
+	}
+	s.mu.Lock()
+	takes := s.takes
+	s.mu.Unlock()
+	if takes > 0 {
+		<-time.After(takes)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -53,7 +53,8 @@ type Config struct {
 	// HeartbeatInterval is the length of a tick; ElectionTimeout is at least 5
 	// of them.
 	HeartbeatInterval, ElectionTimeout time.Duration
-	// SnapshotCount is the number of applied entries between snapshots.
+	// SnapshotCount is the number of applied entries between snapshots. There are
+	// more when the last snapshot took long: the next one waits three times as long.
 	SnapshotCount uint64
 	Recovered     Recovered
 	Log           Log
@@ -87,6 +88,9 @@ type Node struct {
 	dead      atomic.Bool // nothing may be acknowledged or sent any more
 	// alone is what [Core.AloneFrom] returned last. The loop writes it.
 	alone atomic.Uint64
+	// captureFrom is when the apply loop may capture a state again, as time since
+	// start, whatever has been applied short of snapshotBytes.
+	captureFrom atomic.Int64
 	// appending is when the append loop began what it is doing, as time since
 	// start; 0 while it waits.
 	appending atomic.Int64

@@ -23,6 +23,11 @@ const (
 	// snapshotPause is the time between a snapshot that was put off and the next
 	// try.
 	snapshotPause = time.Second
+	// snapshotRest is for how many times as long as the last snapshot took the next
+	// one waits, if that was longer than snapshotRestMin: a large store under many
+	// writes would else do little but take snapshots.
+	snapshotRest    = 3
+	snapshotRestMin = 100 * time.Millisecond
 )
 
 // capture is a pinned state that is to become a snapshot file.
@@ -49,6 +54,7 @@ func (n *Node) snapshotLoop() {
 
 func (n *Node) takeSnapshot(shot capture) error {
 	began := time.Now()
+	defer func() { n.restAfter(time.Since(began)) }()
 	n.snapMu.Lock()
 	err := n.cfg.Snapshots.Save(shot.meta, shot.write)
 	n.snapMu.Unlock()
@@ -85,6 +91,16 @@ func (n *Node) takeSnapshot(shot capture) error {
 	}
 	n.logger.Info("snapshot saved", "raftIndex", shot.meta.Index, "took", time.Since(began))
 	return n.prune()
+}
+
+// restAfter tells the apply loop when it may capture again after a snapshot that
+// took so long.
+func (n *Node) restAfter(took time.Duration) {
+	rest := time.Duration(0)
+	if took > snapshotRestMin {
+		rest = snapshotRest * took
+	}
+	n.captureFrom.Store(int64(time.Since(n.start) + rest))
 }
 
 // prune removes what no start will need. The caller holds snapMu.

@@ -219,7 +219,7 @@ func (s *settings) storageOptions() []*option {
 			usage: "directory of the log and the snapshots; created with mode 0700"},
 		{name: "snapshot-count", fallback: fmt.Sprint(daemon.DefaultSnapshotCount),
 			value: into(&l.SnapshotCount, kindNumber, number[uint64](1, 0)),
-			usage: "applied entries between two snapshots"},
+			usage: "applied entries between two snapshots; more when one takes long"},
 		{name: "max-snapshots", fallback: fmt.Sprint(daemon.DefaultMaxSnapshots),
 			value: into(&l.MaxSnapshots, kindNumber, number[int](daemon.MaxSnapshotsMin, 0)),
 			usage: fmt.Sprintf("snapshot files to keep, at least %d", daemon.MaxSnapshotsMin)},
