@@ -47,8 +47,9 @@ type Keys interface {
 	// AwaitView waits until View has something to return. Its errors are
 	// *deimos.Error, and it fails only while the member stops or when ctx ends.
 	AwaitView(ctx context.Context) (store.View, error)
-	// Watch registers a watcher on this member; the handler closes it. Its
-	// errors are *deimos.Error.
+	// Watch registers a watcher on this member; the handler closes it. It is called
+	// once View has something to return, and does not block then. Its errors are
+	// *deimos.Error.
 	Watch(key string, recursive bool, fromIndex uint64) (*store.Watcher, error)
 	// ClusterTimeMS is this member's estimate of the cluster time now, in
 	// milliseconds. It does not block.

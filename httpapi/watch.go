@@ -18,10 +18,32 @@ const flushMaxBytes = 64 << 10
 // heartbeat is the comment that keeps an event stream alive.
 const heartbeat = ": heartbeat\n\n"
 
-// watch begins to answer a watch. follow goes on from there. The answer begins at
+// watch makes a watch, which begins as a local read does: for a moment after a start
+// of the member it has to wait.
+func (c *call) watch(key string, o *options) {
+	if _, ok := c.h.backend.View(); ok {
+		c.beginWatch(key, o)
+		return
+	}
+	later := *o
+	if await := func(c *call) { c.awaitWatch(key, &later) }; !c.slow(await) {
+		await(c)
+	}
+}
+
+// awaitWatch makes a watch that has to wait.
+func (c *call) awaitWatch(key string, o *options) {
+	if _, err := c.h.backend.AwaitView(c.r.Context()); err != nil {
+		c.fail(err, deimos.CauseReadTimeout)
+		return
+	}
+	c.beginWatch(key, o)
+}
+
+// beginWatch begins to answer a watch. follow goes on from there. The answer begins at
 // once, before any event, and ends with the watcher, the client or, except for
 // event streams, the watch timeout.
-func (c *call) watch(key string, o *options) {
+func (c *call) beginWatch(key string, o *options) {
 	if ref := c.drainBody(); ref != nil {
 		c.refuse(ref)
 		return

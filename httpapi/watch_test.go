@@ -332,8 +332,11 @@ func TestWatchOnAStoppingMemberIsRefused(t *testing.T) {
 
 func TestWatchIgnoresReadLevelAndLeader(t *testing.T) {
 	b := newFake()
-	b.read = func(context.Context, bool) (store.View, error) {
-		return store.View{}, &deimos.Error{Code: deimos.CodeLeaderElection, Cause: deimos.CauseNoLeader}
+	b.read = func(_ context.Context, linearizable bool) (store.View, error) {
+		if linearizable {
+			return store.View{}, &deimos.Error{Code: deimos.CodeLeaderElection, Cause: deimos.CauseNoLeader}
+		}
+		return b.store.View(), nil
 	}
 	h := newHandler(t, b, nil)
 	b.set(t, "/a", "1")

@@ -173,8 +173,8 @@ func (s *Server) AwaitView(ctx context.Context) (store.View, error) {
 	}
 }
 
-// Watch begins a watch on this member's state, as a local read begins; see
-// [store.Store.Watch].
+// Watch begins a watch on this member's state; see [store.Store.Watch]. It waits
+// until View has something to return: await that first where nobody may wait.
 func (s *Server) Watch(key string, recursive bool, fromIndex uint64) (*store.Watcher, error) {
 	select {
 	case <-s.recovered:

@@ -64,6 +64,12 @@ func requestMutants() []mutant {
 			catchers: by("httpapi/lane", "TestRequestsComeBetweenStreams"),
 		},
 		{
+			id: "L2h", name: "a watch waits in its loop for the member to recover",
+			why:      "after a restart one watch for each processor keeps everybody waiting, for ever without a quorum",
+			edits:    []edit{{"httpapi/watch.go", "View(); ok {", "View(); ok || true {"}},
+			catchers: by("httpapi", "TestWaitingForTheRecoveryKeepsNobodyWaiting"),
+		},
+		{
 			id: "L2c", name: "a loop forgets the client's end",
 			why:      "connections of clients that have gone are kept until they have been idle for long",
 			edits:    []edit{{"httpapi/lane/steps_linux.go", "	c.more = c.hungUp || n == len(c.in)\n", "	c.more = n == len(c.in)\n"}},
