@@ -184,7 +184,7 @@ func setHeader(header http.Header, name string, value []byte) {
 func (c *conn) handOver() {
 	read := append([]byte(nil), c.in[c.start:c.end]...)
 	c.start, c.end = 0, 0
-	c.setReadDeadline(time.Time{})
+	c.liftDeadlines()
 	c.server.others.give(c.nc, read)
 }
 
@@ -254,8 +254,8 @@ func (c *conn) linger() {
 	_, _ = io.CopyN(io.Discard, c.nc, lingerBytes)
 }
 
-// liftDeadlines makes the connection ready for a loop, which looks after the time
-// itself. A bound that was left would fail its next read or write.
+// liftDeadlines makes the connection ready for a loop or for net/http, which look
+// after the time themselves. A bound that was left would fail its next read or write.
 func (c *conn) liftDeadlines() {
 	c.setReadDeadline(time.Time{})
 	_ = c.answer.setBound(time.Time{}) // it fails on a closed connection only, and so will the next write

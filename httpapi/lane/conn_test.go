@@ -288,6 +288,28 @@ func TestConnectionIsNotIdleWhileItsAnswerIsMade(t *testing.T) {
 	})
 }
 
+// What one answer may take has no meaning once net/http has the connection.
+func TestConnectionIsHandedOverWithoutADeadline(t *testing.T) {
+	bubble(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/other" {
+			if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Minute)); err != nil {
+				t.Errorf("SetWriteDeadline() = %v, want nil", err)
+			}
+		}
+		echo(w, r)
+	}, func(r *rig) {
+		c := r.dial()
+		defer c.Close()
+		c.send(simple + "\r\n")
+		c.answer()
+		<-time.After(time.Minute + time.Second)
+		c.send("GET /other HTTP/1.1\r\nHost: h\r\n\r\n")
+		if resp, _ := c.answer(); resp.StatusCode != http.StatusOK {
+			t.Errorf("answer of net/http = %d, want 200", resp.StatusCode)
+		}
+	})
+}
+
 func TestStream(t *testing.T) {
 	var events chan string
 	var ended chan struct{ err error }

@@ -10,7 +10,7 @@ type Handler interface {
 	http.Handler
 	// Open begins a call for a request whose body has arrived. It does nothing
 	// yet. w and r are the call's until its end. resume may be called from any
-	// goroutine, and does not block.
+	// goroutine until then, not later, and does not block.
 	Open(w http.ResponseWriter, r *http.Request, resume func()) Call
 }
 
@@ -27,7 +27,8 @@ type State int
 
 // The states of a call.
 const (
-	// Done: the answer is complete. The call must not be used any more.
+	// Done: the answer is complete. The call must not be used any more, nor its
+	// resume called.
 	Done State = iota
 	// Paused: once resume has been called, which it will be, Next has to be.
 	Paused

@@ -184,6 +184,7 @@ func (c *conn) flushAlone() {
 	if c.answer.send() != nil {
 		c.cancel()
 	}
+	c.releaseInput()
 	c.liftDeadlines()
 	c.loop.post(c, streams)
 }

@@ -157,6 +157,40 @@ func TestStreamOfAReaderThatTakesNothingIsCut(t *testing.T) {
 	}
 }
 
+// What waits for an event for hours holds no buffer meanwhile.
+func TestStreamThatWaitsHoldsNoBuffer(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // one loop
+	for _, path := range []string{"stream", "slow/stream"} {
+		t.Run(path, func(t *testing.T) {
+			r := newLoopRig(t, nil)
+			_, tell := r.dial().open(r, "stream")
+			looks := make(chan []*conn, 1)
+			r.handler.seen = func(call *stepCall) {
+				var held []*conn
+				if call.steps[0] == "look" {
+					for _, c := range r.server.loops[0].conns {
+						if c != nil && c.streaming && (c.away || c.in != nil || c.answer.out != nil) {
+							held = append(held, c)
+						}
+					}
+					looks <- held
+				}
+			}
+			tell() // the loop of seen
+			r.dial().open(r, path)
+			other := r.dial()
+			// Until it has come back from a goroutine, with a bound for which it fails.
+			for late := time.Now().Add(10 * time.Second); time.Now().Before(late); {
+				other.get("look", "[]")
+				if len(<-looks) == 0 {
+					return
+				}
+			}
+			t.Error("a stream without an event holds a buffer")
+		})
+	}
+}
+
 // However many streams have an event, a request that goes on comes before them,
 // and one that arrives after a few of them.
 func TestRequestsComeBetweenStreams(t *testing.T) {
