@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -110,6 +111,31 @@ func FuzzEventAgainstEncodingJSON(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Every byte, and beginning of a character, at every place of a few words.
+func TestStringAgainstEncodingJSON(t *testing.T) {
+	for first := range 256 {
+		for _, rest := range []string{"", "\x80", "\x80\xa8", "\x80\xa9", "\x9f\x98\x80"} {
+			for at := range 18 {
+				s := strings.Repeat("a", at) + string([]byte{byte(first)}) + rest + strings.Repeat("z", 17-at)
+				want := marshal(t, s)
+				if got := appendString(nil, s); !bytes.Equal(got, want[:len(want)-1]) {
+					t.Fatalf("appendString(%q) = %s, want %s", s, got, want)
+				}
+			}
+		}
+	}
+}
+
+func BenchmarkString(b *testing.B) {
+	s := strings.Repeat("abcdefghijklmnop", 1024)
+	dst := make([]byte, 0, 2*len(s))
+	b.SetBytes(int64(len(s)))
+	b.ReportAllocs()
+	for b.Loop() {
+		appendString(dst, s)
+	}
 }
 
 func FuzzStringAgainstEncodingJSON(f *testing.F) {

@@ -136,8 +136,14 @@ func (e escapeError) Error() string { return "invalid URL escape " + strconv.Quo
 
 // unescape decodes %XX and + in place and returns the part of b that is left.
 func unescape(b []byte) ([]byte, error) {
-	n := bytes.IndexAny(b, "%+")
+	n := bytes.IndexByte(b, '%')
 	if n < 0 {
+		n = len(b)
+	}
+	if plus := bytes.IndexByte(b[:n], '+'); plus >= 0 {
+		n = plus
+	}
+	if n == len(b) {
 		return b, nil
 	}
 	for i := n; i < len(b); i++ {
