@@ -13,6 +13,10 @@ import (
 // would let the disk take longer over the batch whose fsync covers it too.
 const prewriteBytes = 256 << 10
 
+// prewriteMaxBatch is the largest batch that is worth it. Writing everything twice
+// costs a larger one more than its part in a write of the journal.
+const prewriteMaxBatch = 32 << 10
+
 // blankBlock is what is written in advance.
 var blankBlock [64 << 10]byte
 
@@ -27,7 +31,7 @@ var blankBlock [64 << 10]byte
 // nothing and is not the batch's, which will meet it itself if it has to; the
 // rest of the segment is then left as it was allocated.
 func (w *WAL) prewrite(size int64) {
-	if w.used+size <= w.prewritten {
+	if size > prewriteMaxBatch || w.used+size <= w.prewritten {
 		return
 	}
 	from := max(w.used, w.prewritten)
