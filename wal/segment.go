@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/marsevilspirit/deimos/internal/fsx"
-	"github.com/marsevilspirit/deimos/internal/hugepages"
 )
 
 const (
@@ -97,7 +96,6 @@ func readSegment(fsys fsx.FS, dir string, name segmentName, memory []byte) (s *s
 	}
 	if s.data = memory; int64(cap(memory)) < s.end {
 		s.data = make([]byte, s.end)
-		hugepages.Advise(s.data)
 	}
 	s.data = s.data[:s.end]
 	if _, err := io.ReadFull(io.NewSectionReader(f, 0, s.end), s.data); err != nil {
