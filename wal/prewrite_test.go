@@ -154,6 +154,21 @@ func TestPrewritingReplacesNothing(t *testing.T) {
 	p.wantReadBack(t)
 }
 
+// TestLargeBatchesAreNotPrewritten holds that a batch which would not gain by it
+// does not pay for it, and that small ones behind it are written in advance again.
+func TestLargeBatchesAreNotPrewritten(t *testing.T) {
+	p := newPrewriting(t, 4*prewriteBytes)
+	p.append(t, prewriteMaxBatch)
+	if p.writes > 0 {
+		t.Errorf("%d writes in advance for a large batch, want none", p.writes)
+	}
+	p.append(t, 1000)
+	if p.writes == 0 || p.prewritten < p.used {
+		t.Errorf("%d writes in advance for a small batch, up to %d of %d, want it covered", p.writes, p.prewritten, p.used)
+	}
+	p.wantReadBack(t)
+}
+
 // TestPrewritingStaysInTheFile holds that a file that is shorter than segments
 // are does not grow.
 func TestPrewritingStaysInTheFile(t *testing.T) {
