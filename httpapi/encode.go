@@ -182,11 +182,9 @@ func appendString(dst []byte, s string) []byte {
 	start := 0
 	text := []byte(s) // no copy: it is only read
 	for i := 0; i < len(s); {
-		for i+8 <= len(s) && plain8(binary.LittleEndian.Uint64(text[i:])) {
+		if i+8 <= len(s) && plain8(binary.LittleEndian.Uint64(text[i:])) {
 			i += 8
-		}
-		if i == len(s) {
-			break
+			continue
 		}
 		b := s[i]
 		if plain(b) {
