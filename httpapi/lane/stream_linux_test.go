@@ -94,7 +94,7 @@ func TestTheEndOfAStreamInALoop(t *testing.T) {
 		for i := range others {
 			others[i] = r.dial()
 		}
-		resume()
+		resume() // later than a call may, as if the message had been on its way
 		for _, other := range others {
 			other.get("quick", "[]")
 		}
