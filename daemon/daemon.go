@@ -203,6 +203,7 @@ func (d *Daemon) openServer(m *metrics) error {
 		return err
 	}
 	full := httpapi.Server(handler, d.secured.client.errors)
+	full.TLSConfig = d.secured.client.serverConfig()
 	if d.clientConns, err = boundClients(full, d.clientListeners, m.registry); err != nil {
 		return err
 	}
@@ -221,7 +222,7 @@ func (d *Daemon) serve() {
 		d.serveOn(d.peerServer, d.secured.peer.listener(d.peerConns.Listener(l)))
 	}
 	for _, l := range d.clientListeners {
-		d.serveOn(d.clientServer, d.secured.client.listener(d.clientConns.Listener(l)))
+		d.serveOn(d.clientServer, d.clientConns.Listener(l))
 	}
 	d.wg.Go(func() { d.secured.client.watch(d.ended) })
 	d.wg.Go(func() { d.secured.peer.watch(d.ended) })

@@ -93,12 +93,21 @@ func (p port) watch(done <-chan struct{}) {
 // handshake has asked for.
 const certificateInterval = time.Minute
 
+// serverConfig is what connections to the port are secured with; nil: no TLS.
+func (p port) serverConfig() *tls.Config {
+	if p.source == nil {
+		return nil
+	}
+	return p.source.ServerConfig()
+}
+
 // listener puts TLS on top of a listener, if the port has it.
 func (p port) listener(l net.Listener) net.Listener {
-	if p.source == nil {
+	config := p.serverConfig()
+	if config == nil {
 		return l
 	}
-	return tls.NewListener(l, p.source.ServerConfig())
+	return tls.NewListener(l, config)
 }
 
 // dial returns what gives the configuration of each connection to others, under

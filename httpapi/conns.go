@@ -109,8 +109,12 @@ func (c *Conns) ConnState(nc net.Conn, state http.ConnState) {
 	if state != http.StateActive {
 		return
 	}
-	if secure, ok := nc.(interface{ NetConn() net.Conn }); ok {
-		nc = secure.NetConn()
+	for {
+		above, ok := nc.(interface{ NetConn() net.Conn }) // TLS, and what is around it
+		if !ok {
+			break
+		}
+		nc = above.NetConn()
 	}
 	if counted, ok := nc.(*conn); ok && counted.conns == c && counted.waiting.Load() {
 		c.mu.Lock()

@@ -34,11 +34,8 @@ func countedServer(t *testing.T, cfg ConnsConfig, secure *tls.Config) (*Conns, s
 		t.Fatalf("Listen() = %v, want nil", err)
 	}
 	l := conns.Listener(inner)
-	if secure != nil {
-		l = tls.NewListener(l, secure)
-	}
 	full := Server(newHandler(t, newFake(), nil), nil)
-	full.ConnState = conns.ConnState
+	full.TLSConfig, full.ConnState = secure, conns.ConnState
 	srv := lane.New(full, IsEveryday)
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(l) }()
@@ -100,8 +97,10 @@ func dialFrom(t *testing.T, from, to string) net.Conn {
 }
 
 // get sends a request over a connection and reads the answer.
-func get(nc net.Conn) error {
-	if _, err := io.WriteString(nc, "GET /keys HTTP/1.1\r\nHost: h\r\n\r\n"); err != nil {
+func get(nc net.Conn) error { return getPath(nc, "/keys") }
+
+func getPath(nc net.Conn, path string) error {
+	if _, err := io.WriteString(nc, "GET "+path+" HTTP/1.1\r\nHost: h\r\n\r\n"); err != nil {
 		return err
 	}
 	resp, err := http.ReadResponse(bufio.NewReader(nc), nil)
@@ -311,17 +310,19 @@ func TestHeadsCountBehindTLS(t *testing.T) {
 	roots := x509.NewCertPool()
 	roots.AddCert(issuer.Certificate())
 	conns, addr := countedServer(t, ConnsConfig{Max: 10, HeadsMax: 1}, &tls.Config{Certificates: issuer.TLS.Certificates})
-	silent := dialFrom(t, "127.0.0.1", addr) // never shakes hands
-	eventually(t, "the silent connection waits", func() bool { return waiting(conns) == 1 })
-	good := tls.Client(dialFrom(t, "127.0.0.1", addr), &tls.Config{RootCAs: roots, ServerName: "example.com"})
-	if err := get(good); err != nil {
-		t.Errorf("GET over TLS = %v, want an answer", err)
-	}
-	if !isClosed(silent) {
-		t.Errorf("the silent connection is open, want closed")
-	}
-	if got := waiting(conns); got != 0 {
-		t.Errorf("%d connections wait for a head, want 0", got)
+	for _, path := range []string{"/keys", "/version"} { // the second one by net/http
+		silent := dialFrom(t, "127.0.0.1", addr) // never shakes hands
+		eventually(t, "the silent connection waits", func() bool { return waiting(conns) == 1 })
+		good := tls.Client(dialFrom(t, "127.0.0.1", addr), &tls.Config{RootCAs: roots, ServerName: "example.com"})
+		if err := getPath(good, path); err != nil {
+			t.Errorf("GET %s over TLS = %v, want an answer", path, err)
+		}
+		if !isClosed(silent) {
+			t.Errorf("the silent connection is open, want closed")
+		}
+		if got := waiting(conns); got != 0 {
+			t.Errorf("after GET %s %d connections wait for a head, want 0", path, got)
+		}
 	}
 }
 

@@ -2,11 +2,13 @@ package lane
 
 import (
 	"context"
+	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -38,8 +40,10 @@ const (
 // fields belong to its goroutine, or to its loop when it has none, but the state.
 type conn struct {
 	server *Server
-	nc     net.Conn
-	state  atomic.Int32
+	// socket is what was accepted, and nc what requests are read from and answers
+	// written to: the same, or TLS on top of it.
+	socket, nc net.Conn
+	state      atomic.Int32
 	// announced tells that the server's ConnState knows of the first request.
 	announced bool
 
@@ -61,14 +65,17 @@ type conn struct {
 	looped
 }
 
-func newConn(s *Server, nc net.Conn) *conn {
-	c := &conn{server: s, nc: nc, header: make(http.Header, 2)}
+func newConn(s *Server, socket net.Conn) *conn {
+	c := &conn{server: s, socket: socket, nc: socket, header: make(http.Header, 2)}
 	c.ctx, c.cancel = context.WithCancel(s.base)
 	c.request = (&http.Request{
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, RemoteAddr: nc.RemoteAddr().String(),
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, RemoteAddr: socket.RemoteAddr().String(),
 	}).WithContext(c.ctx)
 	c.answer.conn, c.answer.header = c, make(http.Header, 8)
 	c.body.conn = c
+	if s.secure != nil {
+		c.nc = tls.Server(c.belowTLS(), s.secure)
+	}
 	return c
 }
 
@@ -76,6 +83,11 @@ func newConn(s *Server, nc net.Conn) *conn {
 // need not know before. Without one it answers requests until the connection ends
 // or goes to net/http.
 func (c *conn) serve() {
+	if !c.handshake() {
+		c.handOver()
+		c.finished()
+		return
+	}
 	if limit := c.server.full.ReadHeaderTimeout; limit > 0 {
 		c.setReadDeadline(time.Now().Add(limit))
 	}
@@ -96,6 +108,24 @@ func (c *conn) serve() {
 	c.finished()
 }
 
+// handshake shakes hands, where there is TLS. It returns false when net/http has to
+// judge: of what went wrong, which it finds too, or of another protocol.
+func (c *conn) handshake() bool {
+	secure, ok := c.nc.(*tls.Conn)
+	if !ok {
+		return true
+	}
+	if limit := c.server.full.ReadHeaderTimeout; limit > 0 {
+		by := time.Now().Add(limit)
+		c.setReadDeadline(by)
+		_ = c.answer.setBound(by) // it fails on a closed connection only, and so will the handshake
+	}
+	err := secure.Handshake()
+	state := secure.ConnectionState()
+	c.request.TLS = &state
+	return err == nil && (state.NegotiatedProtocol == "" || state.NegotiatedProtocol == "http/1.1")
+}
+
 // finished forgets the connection, which is closed or given away.
 func (c *conn) finished() {
 	c.start, c.end = 0, 0
@@ -110,9 +140,9 @@ func (c *conn) read() bool {
 	if c.in == nil {
 		c.in = buffers.Get().(*[bufferBytes]byte)
 	}
-	n, err := c.nc.Read(c.in[:])
+	n, _ := c.nc.Read(c.in[:]) // an error comes again, if there were bytes before it
 	c.start, c.end = 0, n
-	if n == 0 || err != nil {
+	if n == 0 {
 		return false
 	}
 	return c.state.Load() == stateNew || c.state.CompareAndSwap(stateIdle, stateActive)
@@ -182,7 +212,10 @@ func setHeader(header http.Header, name string, value []byte) {
 
 // handOver gives the connection to net/http.
 func (c *conn) handOver() {
-	read := append([]byte(nil), c.in[c.start:c.end]...)
+	var read []byte
+	if c.start < c.end {
+		read = slices.Clone(c.in[c.start:c.end])
+	}
 	c.start, c.end = 0, 0
 	c.liftDeadlines()
 	c.server.others.give(c.nc, read)

@@ -3,6 +3,7 @@ package lane
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -86,6 +87,14 @@ func (r *rig) dial() *client {
 	near, far := net.Pipe()
 	r.pipes.conns <- far
 	return &client{Conn: near, t: r.t, in: bufio.NewReader(near)}
+}
+
+// tcp returns the connection itself, without TLS.
+func (c *client) tcp() *net.TCPConn {
+	if secure, ok := c.Conn.(*tls.Conn); ok {
+		return secure.NetConn().(*net.TCPConn)
+	}
+	return c.Conn.(*net.TCPConn)
 }
 
 // send writes without waiting for the server to read.

@@ -1,6 +1,7 @@
 package lane
 
 import (
+	"crypto/tls"
 	"errors"
 	"net"
 	"sync"
@@ -21,7 +22,11 @@ func newHandover(addr net.Addr) *handover {
 // give hands a connection over, together with what was read of it. Once
 // net/http has stopped, the connection is closed instead.
 func (h *handover) give(nc net.Conn, read []byte) {
-	if len(read) > 0 {
+	secure, _ := nc.(*tls.Conn)
+	switch {
+	case len(read) > 0 && secure != nil:
+		nc = &replayedSecure{replayed{Conn: nc, read: read}, secure}
+	case len(read) > 0:
 		nc = &replayed{Conn: nc, read: read}
 	}
 	select {
@@ -73,6 +78,15 @@ func (r *replayed) NetConn() net.Conn { return r.Conn }
 
 // CloseWrite ends the sending side alone, as net/http wants it.
 func (r *replayed) CloseWrite() error { return closeWrite(r.Conn) }
+
+// replayedSecure is the same with TLS, of which net/http asks.
+type replayedSecure struct {
+	replayed
+	secure *tls.Conn
+}
+
+// ConnectionState returns what the handshake has settled.
+func (r *replayedSecure) ConnectionState() tls.ConnectionState { return r.secure.ConnectionState() }
 
 func closeWrite(nc net.Conn) error {
 	half, ok := nc.(interface{ CloseWrite() error })

@@ -140,7 +140,7 @@ func (l *loop) turn() bool {
 	l.park()
 	for _, e := range l.events[:l.came] {
 		if c := l.conns[e.Fd]; c != nil {
-			c.more = true
+			c.mayRead()
 			c.hungUp = c.hungUp || e.Events&ended != 0
 			l.attend(c)
 			l.serve(c)
@@ -228,11 +228,13 @@ func (l *loop) hear(m message) {
 		l.goOn(c)
 		l.serve(c)
 	case streams:
-		c.away, c.streaming, c.answer.held = false, true, true
+		c.comeBack()
+		c.streaming, c.answer.held = true, true
 		l.attend(c)
 		l.serve(c)
 	case returns:
-		c.busy, c.away, c.call = false, false, nil
+		c.comeBack()
+		c.busy, c.call = false, nil
 		c.answer.began = time.Now() // for how long it is idle
 		l.serve(c)
 	case ends:
@@ -274,6 +276,7 @@ func (l *loop) add(c *conn) {
 	}
 	l.conns[c.place] = c
 	l.count++
+	c.comeBack()
 	var err error
 	failed := c.raw.Control(func(fd uintptr) {
 		err = unix.EpollCtl(l.epollFd(), unix.EPOLL_CTL_ADD, int(fd), &unix.EpollEvent{Events: interest, Fd: c.place})
@@ -308,10 +311,10 @@ func (l *loop) giveAway(c *conn) {
 	_ = c.raw.Control(func(fd uintptr) {
 		_ = unix.EpollCtl(l.epollFd(), unix.EPOLL_CTL_DEL, int(fd), nil)
 	})
-	go func() {
+	c.leave(func() {
 		c.handOver()
 		c.finished()
-	}()
+	})
 }
 
 func (l *loop) epollFd() (fd int) {

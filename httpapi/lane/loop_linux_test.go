@@ -3,6 +3,7 @@ package lane
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -153,6 +154,9 @@ func newLoopRig(t *testing.T, change func(*http.Server)) *loopRig {
 	h := &stepper{paused: make(chan func(), 100), events: make(chan string, 100), ended: make(chan error, 100)}
 	r := &loopRig{t: t, handler: h, addr: l.Addr().String(), served: make(chan error, 1)}
 	full := &http.Server{Handler: r.handler, ErrorLog: log.New(&r.logged, "", 0)}
+	if rigsAreSecure {
+		full.TLSConfig = serverTLS()
+	}
 	if change != nil {
 		change(full)
 	}
@@ -184,8 +188,11 @@ func (r *loopRig) connect() *client {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { _ = nc.Close() })
-	if err := nc.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil { // it fails, and does not hang
+	if err := nc.SetDeadline(time.Now().Add(20 * time.Second)); err != nil { // it fails, and does not hang
 		r.t.Fatal(err)
+	}
+	if rigsAreSecure {
+		nc = tls.Client(nc, clientTLS)
 	}
 	return &client{Conn: nc, t: r.t, in: bufio.NewReader(nc)}
 }
@@ -309,12 +316,17 @@ func TestDeadlineOfAnAnswerEndsWithIt(t *testing.T) {
 
 func TestTheEndOfAConnectionInALoop(t *testing.T) {
 	t.Run("by the client", func(t *testing.T) {
+		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // one loop
 		r := newLoopRig(t, nil)
-		c := r.dial()
+		c, other := r.dial(), r.dial()
+		other.say(request("begun"))
+		release := <-r.handler.paused // the loop stands still until all has come
 		c.say(request("quick") + request("paused"))
-		if err := c.Conn.(*net.TCPConn).CloseWrite(); err != nil {
+		if err := c.tcp().CloseWrite(); err != nil {
 			t.Fatal(err)
 		}
+		release()
+		other.want("[]", "GET", "")
 		c.want("[]", "GET", "")
 		(<-r.handler.paused)()
 		c.want("[paused]", "GET", "")
@@ -325,7 +337,7 @@ func TestTheEndOfAConnectionInALoop(t *testing.T) {
 		c := r.dial()
 		c.say(request("paused"))
 		resume := <-r.handler.paused
-		if err := c.Conn.(*net.TCPConn).SetLinger(0); err != nil {
+		if err := c.tcp().SetLinger(0); err != nil {
 			t.Fatal(err)
 		}
 		if err := c.Close(); err != nil {

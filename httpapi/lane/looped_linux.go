@@ -23,6 +23,7 @@ type looped struct {
 	requests  int // that have come
 	call      Call
 	resume    func()
+	sealed    *sealed // nil: no TLS
 	// What the next read or write without waiting works on. tryRead and tryWrite
 	// are method values, made once.
 	data              []byte
@@ -34,7 +35,7 @@ type looped struct {
 // join gives the connection to a loop, if it is one that can be watched there.
 // It returns false when it stays where it is.
 func (c *conn) join() bool {
-	with, ok := c.nc.(syscall.Conn)
+	with, ok := c.socket.(syscall.Conn)
 	if !ok {
 		return false
 	}
@@ -60,21 +61,94 @@ func (c *conn) join() bool {
 	return false
 }
 
+// leave gives the connection to a goroutine that does do. It comes back by a
+// message to the loop.
+func (c *conn) leave(do func()) {
+	c.away = true
+	if c.sealed != nil {
+		c.sealed.looped = false
+	}
+	go do()
+}
+
+// comeBack makes the connection the loop's.
+func (c *conn) comeBack() {
+	c.away = false
+	if c.sealed != nil {
+		c.sealed.looped = true
+		c.mayRead() // what has come may be with TLS already
+	}
+}
+
+// mayRead notes that there may be something to read.
+func (c *conn) mayRead() {
+	c.more = true
+	if c.sealed != nil {
+		c.sealed.drained = false
+	}
+}
+
 // readNow reads into the input without waiting.
 func (c *conn) readNow() (int, error) {
-	if err := c.raw.Read(c.tryRead); err != nil {
+	if c.sealed != nil {
+		return c.sealed.open(c.nc, c.in[:])
+	}
+	return c.receive(c.in[:])
+}
+
+// sendNow sends as much of what the answer has gathered as can be without waiting.
+// The rest stays there, or where it was sealed.
+func (c *conn) sendNow() {
+	a := &c.answer
+	if a.err != nil {
+		return
+	}
+	if c.sealed != nil {
+		a.err = c.sealed.seal(c.nc, a.out)
+		a.out = a.out[:0]
+		return
+	}
+	n, err := c.transmit(a.out)
+	if err != unix.EAGAIN {
+		a.err = err
+	}
+	a.out = a.out[max(n, 0):]
+}
+
+// unsent tells that [conn.sendNow] has left something.
+func (c *conn) unsent() bool {
+	return len(c.answer.out) > 0 || c.sealed != nil && len(c.sealed.out) > 0
+}
+
+// sendRest sends what [conn.sendNow] has left, and waits for the client to take it.
+func (c *conn) sendRest() error {
+	a := &c.answer
+	if c.sealed != nil && a.err == nil {
+		if a.err = a.setBound(a.writeBy); a.err == nil {
+			a.err = c.sealed.sendRest()
+		}
+	}
+	return a.send()
+}
+
+// receive reads from the socket without waiting.
+func (c *conn) receive(p []byte) (int, error) {
+	c.data = p
+	err := c.raw.Read(c.tryRead)
+	c.data = nil
+	if err != nil {
 		return 0, err
 	}
 	return c.n, c.err
 }
 
 func (c *conn) readFd(fd uintptr) bool {
-	c.n, c.err = ignoringInterrupts(unix.Read, int(fd), c.in[:])
+	c.n, c.err = ignoringInterrupts(unix.Read, int(fd), c.data)
 	return true
 }
 
-// writeNow writes as much as can be without waiting.
-func (c *conn) writeNow(p []byte) (int, error) {
+// transmit writes to the socket as much as it takes without waiting.
+func (c *conn) transmit(p []byte) (int, error) {
 	c.data = p
 	err := c.raw.Write(c.tryWrite)
 	c.data = nil
@@ -87,20 +161,6 @@ func (c *conn) writeNow(p []byte) (int, error) {
 func (c *conn) writeFd(fd uintptr) bool {
 	c.n, c.err = ignoringInterrupts(unix.Write, int(fd), c.data)
 	return true
-}
-
-// sendNow sends as much of what the answer has gathered as can be without waiting,
-// and leaves the rest there.
-func (c *conn) sendNow() {
-	a := &c.answer
-	if a.err != nil {
-		return
-	}
-	n, err := c.writeNow(a.out)
-	if err != unix.EAGAIN {
-		a.err = err
-	}
-	a.out = a.out[max(n, 0):]
 }
 
 func ignoringInterrupts(do func(int, []byte) (int, error), fd int, p []byte) (int, error) {

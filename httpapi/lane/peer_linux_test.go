@@ -18,6 +18,7 @@ type peer struct {
 	t     *rapid.T
 	world *world
 	nc    *net.TCPConn
+	out   io.Writer // nc, or TLS on it, from which in reads too
 	in    *bufio.Reader
 	asked []*script // what was not answered whole, in order
 	body  io.Reader // of the answer to the first of them, of which got bytes were read
@@ -36,7 +37,7 @@ type peer struct {
 func (p *peer) send(text string) {
 	p.sent = p.sent || text != ""
 	_ = p.nc.SetWriteDeadline(time.Now().Add(patience))
-	if _, err := io.WriteString(p.nc, text); errors.Is(err, os.ErrDeadlineExceeded) {
+	if _, err := io.WriteString(p.out, text); errors.Is(err, os.ErrDeadlineExceeded) {
 		p.t.Fatalf("sending = %v, want the server to read", err)
 	}
 }

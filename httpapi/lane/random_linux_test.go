@@ -3,6 +3,7 @@ package lane
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -38,8 +39,11 @@ func newWorld(t *rapid.T) *world {
 		served:  make(chan error, 1),
 		scripts: make(map[string]*script),
 	}
-	w.server = New(&http.Server{Handler: w, ErrorLog: log.New(io.Discard, "", 0)},
-		func(path string) bool { return strings.HasPrefix(path, "/keys/") })
+	full := &http.Server{Handler: w, ErrorLog: log.New(io.Discard, "", 0)}
+	if w.secure = w.IntN(2) == 0; w.secure {
+		full.TLSConfig = serverTLS()
+	}
+	w.server = New(full, func(path string) bool { return strings.HasPrefix(path, "/keys/") })
 	go func() { w.served <- w.server.Serve(tellingListener{l, w}) }()
 	return w
 }
@@ -49,10 +53,14 @@ func (w *world) dial(t *rapid.T) *peer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &peer{t: t, world: w, nc: nc.(*net.TCPConn), in: bufio.NewReader(nc)}
+	p := &peer{t: t, world: w, nc: nc.(*net.TCPConn)}
 	if err := p.nc.SetReadBuffer(socketBytes); err != nil {
 		t.Fatal(err)
 	}
+	if w.secure {
+		nc = tls.Client(nc, clientTLS)
+	}
+	p.out, p.in = nc, bufio.NewReader(nc)
 	return p
 }
 

@@ -44,6 +44,7 @@ type world struct {
 	*rand.Rand // of the test's goroutine
 	server     *Server
 	addr       string
+	secure     bool // connections speak TLS
 	served     chan error
 	mu         sync.Mutex // guards the rest
 	scripts    map[string]*script

@@ -15,8 +15,9 @@ import (
 // Server serves a client port: the everyday requests itself, the others by
 // net/http. Its methods may be called from any goroutine; make one with [New].
 type Server struct {
-	full  *http.Server
-	takes func(path string) bool
+	full   *http.Server
+	takes  func(path string) bool
+	secure *tls.Config // nil: no TLS; net/http sets that of full for its own purposes
 	// base is the context of all requests; Close ends it.
 	base   context.Context
 	cancel context.CancelFunc
@@ -41,12 +42,13 @@ type Server struct {
 // goroutine answers many connections, where the system has epoll(7). takes tells
 // by its path, as it stands in the request, whether a request may be answered
 // without net/http; its handler is shown the headers Accept and Content-Type
-// only. full is shut down and closed by the result, and its ConnState may be set
-// until [Server.Serve].
+// only. Connections speak TLS if full has a TLSConfig. full is shut down and closed
+// by the result, and its ConnState may be set until [Server.Serve].
 func New(full *http.Server, takes func(path string) bool) *Server {
 	s := &Server{
 		full:      full,
 		takes:     takes,
+		secure:    full.TLSConfig,
 		listeners: make(map[net.Listener]struct{}),
 		conns:     make(map[*conn]struct{}),
 	}
@@ -119,10 +121,6 @@ func (s *Server) close(l net.Listener) {
 
 // start serves a connection.
 func (s *Server) start(nc net.Conn) {
-	if _, secure := nc.(*tls.Conn); secure {
-		s.others.give(nc, nil)
-		return
-	}
 	c := newConn(s, nc)
 	s.mu.Lock()
 	if s.closing.Load() {
@@ -192,13 +190,13 @@ func (s *Server) Shutdown(ctx context.Context) error {
 }
 
 // Close stops accepting, closes all connections and cancels their requests. It
-// does not wait for handlers.
+// does not wait for handlers, nor tell clients with TLS.
 func (s *Server) Close() error {
 	s.stopListening()
 	s.cancel()
 	s.mu.Lock()
 	for c := range s.conns {
-		_ = c.nc.Close() // its goroutine finds out by it
+		_ = c.socket.Close() // its goroutine finds out by it
 	}
 	s.closeLoops()
 	s.mu.Unlock()

@@ -51,7 +51,7 @@ func (l *loop) read(c *conn) bool {
 		return false
 	}
 	c.start, c.end = 0, n
-	c.more = c.hungUp || n == len(c.in)
+	c.more = c.hungUp || n == len(c.in) || c.sealed != nil && c.sealed.ends
 	return true
 }
 
@@ -61,8 +61,7 @@ func (l *loop) answer(c *conn) {
 	c.requests++
 	c.woken = false
 	if c.body.left > int64(c.end-c.start) {
-		c.away = true
-		go c.serveAlone()
+		c.leave(c.serveAlone)
 		return
 	}
 	c.answer.begin()
@@ -81,8 +80,8 @@ func (l *loop) step(c *conn) {
 		l.drop(c)
 	case state == Paused:
 	case state == Slow:
-		c.away, c.answer.held = true, false
-		go c.stepAlone()
+		c.answer.held = false
+		c.leave(c.stepAlone)
 	case state == Streaming:
 		l.flush(c)
 	default:
@@ -107,11 +106,22 @@ func (l *loop) attend(c *conn) {
 	if !c.streaming || c.away {
 		return
 	}
-	if c.hungUp {
+	if c.hungUp || c.sealed != nil && !l.stays(c) {
 		c.cancel()
 	}
 	c.woken = c.woken || c.ctx.Err() != nil
 	l.goOn(c)
+}
+
+// stays looks for what a client may have sent behind the request of its stream.
+// With TLS a client tells that it goes, and may wait for an answer to that.
+func (l *loop) stays(c *conn) bool {
+	if !c.more || c.start < c.end {
+		return true
+	}
+	sound := l.read(c)
+	c.releaseInput()
+	return sound
 }
 
 // flush sends what a stream has written.
@@ -123,9 +133,8 @@ func (l *loop) flush(c *conn) {
 	switch {
 	case a.err != nil:
 		c.cancel()
-	case len(a.out) > 0: // its client reads slowly
-		c.away = true
-		go c.flushAlone()
+	case c.unsent(): // its client reads slowly
+		c.leave(c.flushAlone)
 		return
 	}
 	a.release()
@@ -144,9 +153,8 @@ func (l *loop) finish(c *conn) {
 		a.abandon()
 		l.drop(c)
 		return
-	case len(a.out) > 0 || a.closes: // its client reads slowly, or has to be waited for
-		c.away = true
-		go c.finishAlone(a.send)
+	case c.unsent() || a.closes: // its client reads slowly, or has to be waited for
+		c.leave(func() { c.finishAlone(c.sendRest) })
 		return
 	}
 	a.release()
@@ -181,7 +189,7 @@ func (c *conn) stepAlone() {
 
 // flushAlone sends what a stream has written and gives the connection back.
 func (c *conn) flushAlone() {
-	if c.answer.send() != nil {
+	if c.sendRest() != nil {
 		c.cancel()
 	}
 	c.releaseInput()

@@ -75,7 +75,7 @@ func TestTheEndOfAStreamInALoop(t *testing.T) {
 			r := newLoopRig(t, nil)
 			c := r.dial()
 			c.open(r, "stream")
-			if err := leave(c.Conn.(*net.TCPConn)); err != nil {
+			if err := leave(c.tcp()); err != nil {
 				t.Fatal(err)
 			}
 			wantCancelled(t, r)

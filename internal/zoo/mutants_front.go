@@ -54,7 +54,7 @@ func requestMutants() []mutant {
 		{
 			id: "L2f", name: "a stream is not told of what came while a slow reader was written to",
 			why:      "a watcher that was slow for a moment waits for the next event to get the last one",
-			edits:    []edit{{"httpapi/lane/loop_linux.go", "		c.away, c.streaming, c.answer.held = false, true, true\n", "		c.away, c.answer.held = false, true\n"}},
+			edits:    []edit{{"httpapi/lane/loop_linux.go", "		c.streaming, c.answer.held = true, true\n", "		c.answer.held = true\n"}},
 			catchers: by("httpapi/lane", "TestStreamOfASlowReaderInALoop"),
 		},
 		{
@@ -70,9 +70,21 @@ func requestMutants() []mutant {
 			catchers: by("httpapi", "TestWaitingForTheRecoveryKeepsNobodyWaiting"),
 		},
 		{
+			id: "L2i", name: "a loop forgets what TLS has read for a goroutine",
+			why:      "a client that sends a request behind a body waits for ever, sometimes",
+			edits:    []edit{{"httpapi/lane/looped_linux.go", "		c.mayRead() // what has come", "		// what has come"}},
+			catchers: by("httpapi/lane", "TestRequestThatWasReadWithABody"),
+		},
+		{
+			id: "L2j", name: "a loop forgets the records that a slow reader has not taken",
+			why:      "the rest of an answer comes with the next one, or never",
+			edits:    []edit{{"httpapi/lane/looped_linux.go", "len(c.answer.out) > 0 || c.sealed != nil && len(c.sealed.out) > 0", "len(c.answer.out) > 0"}},
+			catchers: by("httpapi/lane", "TestALoopDoesNotWaitForAReaderWithTLS"),
+		},
+		{
 			id: "L2c", name: "a loop forgets the client's end",
 			why:      "connections of clients that have gone are kept until they have been idle for long",
-			edits:    []edit{{"httpapi/lane/steps_linux.go", "	c.more = c.hungUp || n == len(c.in)\n", "	c.more = n == len(c.in)\n"}},
+			edits:    []edit{{"httpapi/lane/steps_linux.go", "	c.more = c.hungUp || n == len(c.in) ||", "	c.more = n == len(c.in) ||"}},
 			catchers: by("httpapi/lane", "TestTheEndOfAConnectionInALoop"),
 		},
 		{
