@@ -38,6 +38,23 @@ func Raise() error {
 	return fmt.Errorf("timerslack: start the program again: %w", err)
 }
 
+// WithDefault calls start, which starts another program, so that this one has the
+// kernel's default instead of the slack of this process. It returns the error of
+// start. It may be called from any goroutine.
+func WithDefault(start func() error) error {
+	runtime.LockOSThread() // a new process inherits the slack of the thread that starts it
+	defer runtime.UnlockOSThread()
+	slack, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
+	if err == nil {
+		err = unix.Prctl(unix.PR_SET_TIMERSLACK, kernelDefault, 0, 0, 0)
+	}
+	if err != nil {
+		return fmt.Errorf("timerslack: give a program the default timer slack: %w", err)
+	}
+	defer func() { _ = unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(slack), 0, 0, 0) }() // it was set a moment ago
+	return start()
+}
+
 // program returns the path of this program: the one by which it was started, if
 // that still leads to it, because the process gets its name from it.
 func program() (string, error) {

@@ -65,6 +65,28 @@ func TestRaise(t *testing.T) {
 	}
 }
 
+func TestWithDefault(t *testing.T) {
+	const own = 70_000
+	runtime.LockOSThread() // and leave it, as above
+	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, own, 0, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	var out []byte
+	err := WithDefault(func() (err error) {
+		out, err = exec.CommandContext(t.Context(), "cat", "/proc/self/timerslack_ns").Output()
+		return err
+	})
+	if want := fmt.Sprintln(kernelDefault); err != nil || string(out) != want {
+		t.Errorf("the slack of a program that was started = %q, %v, want %q", out, err, want)
+	}
+	if slack, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0); slack != own || err != nil {
+		t.Errorf("slack afterwards = %d, %v, want %d", slack, err, own)
+	}
+	if err := WithDefault(func() error { return os.ErrInvalid }); err != os.ErrInvalid {
+		t.Errorf("WithDefault() = %v, want the error of the start", err)
+	}
+}
+
 func TestAProgramThatIsGoneGoesOnAsItIs(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {

@@ -25,12 +25,15 @@ import (
 	"regexp"
 	"syscall"
 	"time"
+
+	"github.com/marsevilspirit/deimos/internal/timerslack"
 )
 
 func main() {
 	if len(os.Args) == 3 {
 		serveInstead(os.Args[1], os.Args[2])
 	}
+	_ = timerslack.Raise() // as deimos bench does; the servers have to do it themselves
 	b := bench{log: os.Stderr, warmup: time.Second, settle: 3 * time.Second}
 	flag.StringVar(&b.deimos, "bin", "bin/deimos", "the deimos program")
 	flag.StringVar(&b.etcd, "etcd", "", "the etcd program (default: that of the system, which is installed if this is root on a Debian)")

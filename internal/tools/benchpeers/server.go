@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/marsevilspirit/deimos/internal/timerslack"
 )
 
 // The systems that are compared.
@@ -144,7 +146,7 @@ func (s *server) start() error {
 	s.cmd.Env = append(os.Environ(), "ETCD_UNSUPPORTED_ARCH=arm64")
 	// A group of its own: Ctrl-C on the terminal is for this program.
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := s.cmd.Start(); err != nil {
+	if err := timerslack.WithDefault(s.cmd.Start); err != nil {
 		return err
 	}
 	s.done = make(chan struct{})
