@@ -139,11 +139,16 @@ func TestDamagedLogStopsTheStart(t *testing.T) {
 	load.stop(t)
 	n.kill(t)
 	harmLog(t, n.dir, func(t *testing.T, f *os.File, end int64) {
-		one := make([]byte, 1)
-		if _, err := f.ReadAt(one, end/2); err != nil {
+		// A key: there are bits that mean nothing, in what fills a record up.
+		half := make([]byte, end-end/2)
+		if _, err := f.ReadAt(half, end/2); err != nil {
 			t.Fatal(err)
 		}
-		writeAt(t, f, []byte{one[0] ^ 0x10}, end/2)
+		at := bytes.Index(half, []byte("/load/"))
+		if at < 0 {
+			t.Fatal("void: no key in the second half of the log")
+		}
+		writeAt(t, f, []byte{'/' ^ 0x10}, end/2+int64(at))
 	})
 	n.start(t)
 	if code := n.run.wait(t, exitMax); code != 65 {
