@@ -281,7 +281,7 @@ func TestRequestsOfALoopSentTogetherAreAnsweredInOrder(t *testing.T) {
 func TestALoopDoesNotWaitForAReader(t *testing.T) {
 	r := newLoopRig(t, nil)
 	c, other := r.dial(), r.dial()
-	const size = 64 << 20 // more than two sockets hold
+	const size = 16 << 20 // more than two sockets hold
 	c.say(request(fmt.Sprintf("quick?size=%d", size)))
 	for range 10 {
 		other.get("quick", "[]")
