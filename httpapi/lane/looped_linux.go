@@ -88,10 +88,10 @@ func (c *conn) mayRead() {
 	}
 }
 
-// readNow reads into the input without waiting.
+// readNow reads into the input without waiting. There may be bytes and an error.
 func (c *conn) readNow() (int, error) {
 	if c.sealed != nil {
-		return c.sealed.open(c.nc, c.in[:])
+		return c.sealed.open(c.in[:])
 	}
 	return c.receive(c.in[:])
 }
@@ -104,7 +104,7 @@ func (c *conn) sendNow() {
 		return
 	}
 	if c.sealed != nil {
-		a.err = c.sealed.seal(c.nc, a.out)
+		a.err = c.sealed.seal(a.out)
 		a.out = a.out[:0]
 		return
 	}

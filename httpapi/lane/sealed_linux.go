@@ -18,9 +18,6 @@ type sealed struct {
 	// looped tells that a loop has the connection, and drained that there is
 	// nothing to read before epoll(7) tells of more.
 	looped, drained bool
-	// ends tells that an error has come, which comes again, after what was there
-	// before.
-	ends bool
 	// out are the records that are to be sent.
 	out    []byte
 	pooled *[bufferBytes]byte // that out began in
@@ -92,28 +89,26 @@ func (s *sealed) Close() error {
 // NetConn returns the connection below.
 func (s *sealed) NetConn() net.Conn { return s.Conn }
 
-// open reads by secure, which is TLS, what there is without waiting: several records,
-// as there may be for one request.
-func (s *sealed) open(secure io.Reader, p []byte) (n int, err error) {
+// open reads what there is without waiting: several records, as there may be for one
+// request. An error after the bytes comes again.
+func (s *sealed) open(p []byte) (n int, err error) {
 	for n < len(p) && err == nil {
 		var more int
-		more, err = secure.Read(p[n:])
+		more, err = s.conn.nc.Read(p[n:])
 		n += more
 	}
-	s.ends = err != nil && err != errNotYet
 	switch {
-	case n > 0:
-		return n, nil
-	case err == errNotYet:
+	case err != errNotYet:
+		return n, err
+	case n == 0:
 		return 0, unix.EAGAIN
 	}
-	return 0, err
+	return n, nil
 }
 
-// seal writes p by secure, which is TLS, and sends what can be sent without
-// waiting.
-func (s *sealed) seal(secure io.Writer, p []byte) error {
-	if _, err := secure.Write(p); err != nil {
+// seal makes records of p, and sends what can be sent without waiting.
+func (s *sealed) seal(p []byte) error {
+	if _, err := s.conn.nc.Write(p); err != nil {
 		return err
 	}
 	return s.sendNow()

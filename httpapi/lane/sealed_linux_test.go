@@ -14,6 +14,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -277,7 +278,7 @@ func TestCloseOfALoopWithTLS(t *testing.T) {
 		t.Errorf("Close() = %v, want nil", err)
 	}
 	for _, c := range []*client{idle, busy} {
-		if b, err := c.in.ReadByte(); err == nil || errors.Is(err, context.DeadlineExceeded) {
+		if b, err := c.in.ReadByte(); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("after Close() = %q, %v, want the connection's end", b, err)
 		}
 	}
@@ -290,11 +291,7 @@ func TestBrokenTLS(t *testing.T) {
 	secureRigs(t)
 	t.Run("a request in the clear", func(t *testing.T) {
 		r := newLoopRig(t, nil)
-		nc, err := net.Dial("tcp", r.addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer nc.Close()
+		nc := r.connect().tcp()
 		c := &client{Conn: nc, t: t, in: bufio.NewReader(nc)}
 		c.say(request("quick"))
 		if resp, text := c.answer(); resp.StatusCode != http.StatusBadRequest || !strings.Contains(text, "HTTP request to an HTTPS server") {
@@ -305,11 +302,7 @@ func TestBrokenTLS(t *testing.T) {
 	})
 	t.Run("silence", func(t *testing.T) {
 		r := newLoopRig(t, func(s *http.Server) { s.ReadHeaderTimeout = 50 * time.Millisecond })
-		nc, err := net.Dial("tcp", r.addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer nc.Close()
+		nc := r.connect().tcp()
 		if _, err := nc.Read(make([]byte, 1)); err != io.EOF {
 			t.Errorf("reading without a handshake = %v, want the end", err)
 		}

@@ -47,11 +47,11 @@ func (l *loop) read(c *conn) bool {
 		c.more = false
 		return true
 	}
-	if n <= 0 || err != nil {
+	if n <= 0 {
 		return false
 	}
 	c.start, c.end = 0, n
-	c.more = c.hungUp || n == len(c.in) || c.sealed != nil && c.sealed.ends
+	c.more = c.hungUp || n == len(c.in) || err != nil
 	return true
 }
 
