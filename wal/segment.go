@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -106,6 +107,7 @@ func readSegment(fsys fsx.FS, dir string, name segmentName, memory []byte) (s *s
 
 // lastNonzero returns the offset behind the last byte that is not zero.
 func lastNonzero(f io.ReaderAt, size int64) (int64, error) {
+	const page = 4096
 	block := make([]byte, min(size, 1<<20))
 	for end := size; end > 0; {
 		start := max(end-int64(len(block)), 0)
@@ -113,9 +115,9 @@ func lastNonzero(f io.ReaderAt, size int64) (int64, error) {
 		if _, err := f.ReadAt(b, start); err != nil && !errors.Is(err, io.EOF) {
 			return 0, err
 		}
-		// Eight bytes at a time: most of a fresh segment is zeros.
-		for len(b) >= 8 && binary.LittleEndian.Uint64(b[len(b)-8:]) == 0 {
-			b = b[:len(b)-8]
+		// Whole pages at a time: most of a fresh segment is zeros.
+		for len(b) >= page && bytes.Equal(b[len(b)-page:], blankBlock[:page]) {
+			b = b[:len(b)-page]
 		}
 		for i, v := range slices.Backward(b) {
 			if v != 0 {
