@@ -21,7 +21,7 @@ type ending int
 const (
 	goesOn     ending = iota // not at all
 	isKilled                 // by signal 9
-	isStopped                // with 0, after SIGTERM
+	isStopped                // with 0, after SIGTERM; or by it, before it had begun
 	isRemoved                // with 1, because it was removed
 	isRefused                // with 73, because its directory is a new one
 	mayFailNow               // with 1 or 73, because it could not join yet
@@ -85,7 +85,7 @@ func (m *member) judgeEnd(p *process) {
 	case isKilled:
 		ok = p.killed()
 	case isStopped:
-		ok = p.code() == 0
+		ok = p.code() == 0 || p.cameTooEarly()
 	case isRemoved:
 		ok = p.code() == 1
 	case mayFailNow: // who it asked may not have heard that the old member was removed

@@ -2,6 +2,7 @@ package faults
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"slices"
@@ -25,6 +26,8 @@ type process struct {
 	exited chan struct{} // closed after the state of cmd was set
 	// expected is the [ending] that it will have.
 	expected atomic.Int32
+	// silent is whether it has written nothing, known when it has ended.
+	silent bool
 }
 
 // startProcess runs a command, most often the program itself.
@@ -34,6 +37,11 @@ func startProcess(logPath, name string, args ...string) (*process, error) {
 		return nil, fmt.Errorf("faults: opening the log of %s: %w", name, err)
 	}
 	fmt.Fprintf(f, "--- start %s %s\n", name, strings.Join(args, " "))
+	from, err := f.Seek(0, io.SeekCurrent)
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("faults: the log of %s: %w", name, err)
+	}
 	p := &process{cmd: exec.Command(name, args...), exited: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = f, f
 	p.cmd.Env = slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "DEIMOS_") })
@@ -45,6 +53,8 @@ func startProcess(logPath, name string, args ...string) (*process, error) {
 		defer close(p.exited)
 		// How it ended is in ProcessState, where those look who wait for it.
 		_ = p.cmd.Wait()
+		to, err := f.Seek(0, io.SeekEnd)
+		p.silent = err == nil && to == from
 		fmt.Fprintf(f, "--- end %v\n", p.cmd.ProcessState)
 		f.Close()
 	}()
@@ -85,9 +95,15 @@ func (p *process) wait(most time.Duration) bool {
 func (p *process) code() int { return p.cmd.ProcessState.ExitCode() }
 
 // killed reports whether signal 9 ended it.
-func (p *process) killed() bool {
+func (p *process) killed() bool { return p.endedBy(syscall.SIGKILL) }
+
+// cameTooEarly reports whether SIGTERM ended it before it had said anything: a
+// program can ask for signals no earlier than its main function is called.
+func (p *process) cameTooEarly() bool { return p.silent && p.endedBy(syscall.SIGTERM) }
+
+func (p *process) endedBy(s syscall.Signal) bool {
 	status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
-	return ok && status.Signaled() && status.Signal() == syscall.SIGKILL
+	return ok && status.Signaled() && status.Signal() == s
 }
 
 // standsStill reports whether the system has the process stopped.
