@@ -14,6 +14,9 @@ SECONDS       ?= 4
 CELLS         ?=
 BENCH         ?= .
 BENCH_PKGS    ?= ./store ./raftnode ./httpapi ./wal
+# One set of flags for the program, its tests and the linter: packages that are
+# built with others are built again.
+export GOFLAGS ?= -trimpath
 # Flags for make run and make cluster: make run ARGS='--log-level debug'
 ARGS          ?=
 
@@ -28,7 +31,7 @@ GOGO_DIR       = $(shell $(GO) list -m -f '{{.Dir}}' github.com/gogo/protobuf)
 
 .PHONY: build
 build: ## build bin/deimos (the default)
-	$(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/deimos ./cmd/deimos
+	$(GO) build -ldflags '-X main.version=$(VERSION)' -o bin/deimos ./cmd/deimos
 
 .PHONY: run
 run: build ## run one member on the default ports, data in default.deimos
@@ -40,12 +43,14 @@ cluster: build ## run three members on 127.0.0.1:4001-4003, data in cluster.deim
 	./bin/cluster -bin bin/deimos -data cluster.deimos $(ARGS)
 
 .PHONY: test
-test: ## run all tests with the race detector, SEEDS (300) seeds of the simulator and the cheap part of the bug zoo
-	# Four at a time: most of these tests wait for clusters more than they compute.
-	# The longest first, so that it is not the last that runs alone.
-	$(GO) test -race -p 4 -timeout $(TEST_TIMEOUT) ./test/e2e $$($(GO) list ./... | grep -vE '/test/|/internal/sim')
-	# One by one: a simulated cluster is one goroutine, in which there is no race
-	# to find, and a run under fault with too little traffic proves nothing.
+test: export DEIMOS_BIN = $(CURDIR)/bin/deimos
+test: build ## run all tests with the race detector, SEEDS (300) seeds of the simulator and the cheap part of the bug zoo
+	# Four packages at a time: most of their tests wait more than they compute.
+	$(GO) test -race -p 4 -timeout $(TEST_TIMEOUT) $$($(GO) list ./... | grep -vE '/test/|/internal/sim')
+	# Not beside others: a run under fault with too little traffic proves nothing.
+	$(GO) test -race -parallel 4 -timeout $(TEST_TIMEOUT) ./test/e2e
+	# One by one for the same reason, and without the race detector: a simulated
+	# cluster is one goroutine, and those of test/faults are processes.
 	$(GO) test -p 1 -timeout $(TEST_TIMEOUT) ./internal/sim ./test/faults
 	$(GO) run ./internal/sim/simrun -seeds $(SEEDS)
 	$(GO) run ./internal/zoo -short
@@ -67,7 +72,7 @@ bench: ## run the benchmarks; BENCH=regexp chooses
 
 .PHONY: bench-peers
 bench-peers: build ## compare with etcd 3.4, an empty handler and bare sockets; ROUNDS (5), SECONDS (4) of each measurement, CELLS=regexp chooses
-	$(GO) build -trimpath -o bin/benchpeers ./internal/tools/benchpeers
+	$(GO) build -o bin/benchpeers ./internal/tools/benchpeers
 	./bin/benchpeers -bin bin/deimos -rounds $(if $(filter file,$(origin ROUNDS)),5,$(ROUNDS)) -seconds $(SECONDS) -cells '$(CELLS)' $(ARGS)
 
 .PHONY: e2e

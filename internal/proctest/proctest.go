@@ -32,6 +32,10 @@ func Main(m *testing.M, program *string) int {
 
 func buildAndRun(m *testing.M, program *string) (code int, err error) {
 	if *program = os.Getenv("DEIMOS_BIN"); *program != "" {
+		// Looked at also so that go test runs again when it is another program.
+		if _, err := os.Stat(*program); err != nil {
+			return 0, fmt.Errorf("proctest: the program that DEIMOS_BIN names: %w", err)
+		}
 		return m.Run(), nil
 	}
 	dir, err := os.MkdirTemp("", "deimos-bin-")
