@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -24,6 +25,7 @@ const testSegmentBytes = 4096
 
 func TestMain(m *testing.M) {
 	SetSegmentBytes(testSegmentBytes)
+	debug.SetGCPercent(800) // each of tens of thousands of opened logs takes a buffer of 1 MiB
 	os.Exit(m.Run())
 }
 

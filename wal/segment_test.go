@@ -30,14 +30,14 @@ func TestMemoryOfAnotherSegmentIsNotSeen(t *testing.T) {
 }
 
 func TestLastNonzero(t *testing.T) {
-	const block = 1 << 20
+	const block, page = 1 << 20, 4096
 	ends := map[int64]bool{}
-	for _, near := range []int64{0, 8, 64, block, block + 64} {
+	for _, near := range []int64{0, 8, 64, page, 2 * page, block, block + 64} {
 		for d := int64(-9); d <= 9; d++ {
 			ends[max(near+d, 0)] = true
 		}
 	}
-	for _, size := range []int64{0, 1, 7, 8, 9, 23, 64, block, block + 5, block + 73} {
+	for _, size := range []int64{0, 1, 7, 8, 9, 23, 64, page, page + 1, 2*page + 8, block, block + 5, block + 73} {
 		data := make([]byte, size)
 		for _, end := range slices.Sorted(maps.Keys(ends)) {
 			if end > size {
