@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -58,11 +57,20 @@ func buildAndRun(m *testing.M, program *string) (code int, err error) {
 // not take an outcome from its cache that another program had: it remembers
 // which files a test has looked at, but not what go build has read.
 func lookAtSources() error {
-	_, self, _, ok := runtime.Caller(0)
-	if !ok {
-		return errors.New("proctest: where the sources are is not known")
+	root, err := os.Getwd() // go test's: the directory of the package
+	if err != nil {
+		return fmt.Errorf("proctest: looking for the sources: %w", err)
 	}
-	root := filepath.Dir(filepath.Dir(filepath.Dir(self)))
+	for {
+		if _, err := os.Stat(filepath.Join(root, "go.mod")); err == nil {
+			break
+		}
+		above := filepath.Dir(root)
+		if above == root {
+			return errors.New("proctest: no go.mod is above the working directory, which has to be in the sources")
+		}
+		root = above
+	}
 	return filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
 		if err == nil && filepath.Ext(path) == ".go" {
 			_, err = os.Stat(path)
