@@ -17,6 +17,8 @@ BENCH_PKGS    ?= ./store ./raftnode ./httpapi ./wal
 # One set of flags for the program, its tests and the linter: packages that are
 # built with others are built again.
 export GOFLAGS ?= -trimpath
+# The tests with real processes start the program that was built.
+WITH_PROGRAM   = DEIMOS_BIN=$(CURDIR)/bin/deimos
 # Flags for make run and make cluster: make run ARGS='--log-level debug'
 ARGS          ?=
 
@@ -43,15 +45,14 @@ cluster: build ## run three members on 127.0.0.1:4001-4003, data in cluster.deim
 	./bin/cluster -bin bin/deimos -data cluster.deimos $(ARGS)
 
 .PHONY: test
-test: export DEIMOS_BIN = $(CURDIR)/bin/deimos
 test: build ## run all tests with the race detector, SEEDS (300) seeds of the simulator and the cheap part of the bug zoo
 	# Four packages at a time: most of their tests wait more than they compute.
-	$(GO) test -race -p 4 -timeout $(TEST_TIMEOUT) $$($(GO) list ./... | grep -vE '/test/|/internal/sim')
+	$(WITH_PROGRAM) $(GO) test -race -p 4 -timeout $(TEST_TIMEOUT) $$($(GO) list ./... | grep -vE '/test/|/internal/sim')
 	# Not beside others: a run under fault with too little traffic proves nothing.
-	$(GO) test -race -parallel 4 -timeout $(TEST_TIMEOUT) ./test/e2e
+	$(WITH_PROGRAM) $(GO) test -race -parallel 4 -timeout $(TEST_TIMEOUT) ./test/e2e
 	# One by one for the same reason, and without the race detector: a simulated
 	# cluster is one goroutine, and those of test/faults are processes.
-	$(GO) test -p 1 -timeout $(TEST_TIMEOUT) ./internal/sim ./test/faults
+	$(WITH_PROGRAM) $(GO) test -p 1 -timeout $(TEST_TIMEOUT) ./internal/sim ./test/faults
 	$(GO) run ./internal/sim/simrun -seeds $(SEEDS)
 	$(GO) run ./internal/zoo -short
 	# A module of its own, so that the client stays free of gRPC.
@@ -77,7 +78,7 @@ bench-peers: build ## compare with etcd 3.4, an empty handler and bare sockets; 
 
 .PHONY: e2e
 e2e: build ## run the tests with real processes
-	DEIMOS_BIN=$(CURDIR)/bin/deimos $(GO) test -count 1 -timeout $(E2E_TIMEOUT) ./test/e2e/...
+	$(WITH_PROGRAM) $(GO) test -count 1 -timeout $(E2E_TIMEOUT) ./test/e2e/...
 
 .PHONY: sim
 sim: ## run SEEDS (300) seeds of the simulator from FROM (1) on, or replay one: SEED=n
@@ -96,7 +97,7 @@ endif
 
 .PHONY: faults
 faults: build ## run ROUNDS (10) runs of real processes under fault
-	DEIMOS_BIN=$(CURDIR)/bin/deimos $(GO) test -count 1 -timeout 24h -run TestRuns ./test/faults -rounds $(ROUNDS)
+	$(WITH_PROGRAM) $(GO) test -count 1 -timeout 24h -run TestRuns ./test/faults -rounds $(ROUNDS)
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME (60s)
