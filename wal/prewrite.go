@@ -17,7 +17,7 @@ const prewriteBytes = 256 << 10
 // costs a larger one more than its part in a write of the journal.
 const prewriteMaxBatch = 32 << 10
 
-// blankBlock is what is written in advance.
+// blankBlock is what is written in advance, and what it is compared with.
 var blankBlock [64 << 10]byte
 
 // prewrite writes zeros where the next batches will go, before a batch of size
