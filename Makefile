@@ -17,6 +17,10 @@ BENCH_PKGS    ?= ./store ./raftnode ./httpapi ./wal
 # One set of flags for the program, its tests and the linter: packages that are
 # built with others are built again.
 export GOFLAGS ?= -trimpath
+# Without cgo the program needs no library of the system, and can have late
+# timers; only the race detector needs it.
+export CGO_ENABLED ?= 0
+RACE           = CGO_ENABLED=1 $(GO) test -race
 # The tests with real processes start the program that was built.
 WITH_PROGRAM   = DEIMOS_BIN=$(CURDIR)/bin/deimos
 # Flags for make run and make cluster: make run ARGS='--log-level debug'
@@ -47,16 +51,16 @@ cluster: build ## run three members on 127.0.0.1:4001-4003, data in cluster.deim
 .PHONY: test
 test: build ## run all tests with the race detector, SEEDS (300) seeds of the simulator and the cheap part of the bug zoo
 	# Four packages at a time: most of their tests wait more than they compute.
-	$(WITH_PROGRAM) $(GO) test -race -p 4 -timeout $(TEST_TIMEOUT) $$($(GO) list ./... | grep -vE '/test/|/internal/sim')
+	$(WITH_PROGRAM) $(RACE) -p 4 -timeout $(TEST_TIMEOUT) $$($(GO) list ./... | grep -vE '/test/|/internal/sim')
 	# Not beside others: a run under fault with too little traffic proves nothing.
-	$(WITH_PROGRAM) $(GO) test -race -parallel 4 -timeout $(TEST_TIMEOUT) ./test/e2e
+	$(WITH_PROGRAM) $(RACE) -parallel 4 -timeout $(TEST_TIMEOUT) ./test/e2e
 	# One by one for the same reason, and without the race detector: a simulated
 	# cluster is one goroutine, and those of test/faults are processes.
 	$(WITH_PROGRAM) $(GO) test -p 1 -timeout $(TEST_TIMEOUT) ./internal/sim ./test/faults
 	$(GO) run ./internal/sim/simrun -seeds $(SEEDS)
 	$(GO) run ./internal/zoo -short
 	# A module of its own, so that the client stays free of gRPC.
-	cd client/grpcresolver && $(GO) test -race -timeout $(TEST_TIMEOUT) ./...
+	cd client/grpcresolver && $(RACE) -timeout $(TEST_TIMEOUT) ./...
 
 .PHONY: check
 check: lint-install ## check formatting, vet and lint

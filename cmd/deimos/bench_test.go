@@ -166,3 +166,22 @@ func TestProgressIsOneLineThatIsWrittenOver(t *testing.T) {
 		}
 	}
 }
+
+func TestTimersOfALoadMayBeLate(t *testing.T) {
+	for _, tt := range []struct {
+		work load.Work
+		urls []string
+		want bool
+	}{
+		{load.Put, []string{"http://127.0.0.1:4001"}, true},
+		{load.WatchFanout, []string{"http://a:1", "http://b:1"}, true},
+		{load.Put, []string{"http://a:1", "https://b:1"}, false},
+		{load.OpenLoop, []string{"http://a:1"}, false},
+	} {
+		o := benchOptions{config: load.Default(tt.work)}
+		o.config.Target.Endpoints = tt.urls
+		if got := o.mayBeLate(); got != tt.want {
+			t.Errorf("mayBeLate() of %s at %q = %t, want %t", tt.work, tt.urls, got, tt.want)
+		}
+	}
+}

@@ -50,22 +50,6 @@ func TestIsCommand(t *testing.T) {
 	}
 }
 
-func TestWhoseTimersMayBeLate(t *testing.T) {
-	for _, tt := range []struct {
-		args, env string
-		want      bool
-	}{
-		{"", "", true}, {"--name n1", "DEIMOS_CERT_FILE=https://a", true}, {"get /a", "", false},
-		{"bench put", "", true}, {"bench put --endpoints http://a:1", "HTTPS_PROXY=https://a DEIMOS_KEY=k", true},
-		{"bench put --endpoints http://a:1,https://b:1", "", false}, {"bench put", "DEIMOS_ENDPOINTS=https://a:1", false},
-		{"bench open-loop --rate 10", "", false},
-	} {
-		if got := mayBeLate(strings.Fields(tt.args), strings.Fields(tt.env)); got != tt.want {
-			t.Errorf("mayBeLate(%q, %q) = %t, want %t", tt.args, tt.env, got, tt.want)
-		}
-	}
-}
-
 func TestFiveCommandsMakeTheCertificatesOfACluster(t *testing.T) {
 	t.Chdir(t.TempDir())
 	out := mustCommand(t, "ca", "create")

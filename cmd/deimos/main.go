@@ -16,7 +16,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -32,9 +31,6 @@ import (
 const closeGrace = 10 * time.Second
 
 func main() {
-	if mayBeLate(os.Args[1:], os.Environ()) {
-		_ = timerslack.Raise() // without it the program is slower, and as good
-	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
@@ -43,18 +39,6 @@ func main() {
 		os.Exit(exitFailure)
 	})
 	os.Exit(run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
-}
-
-// mayBeLate tells whether timers may be late: of a member or proxy, and of bench, which
-// has timers of its own for what it measures, except with TLS. An open loop is about
-// moments and not about what the processor has to do, so nothing is changed for it.
-func mayBeLate(args, env []string) bool {
-	if !isCommand(args) {
-		return true
-	}
-	secure := func(text string) bool { return strings.Contains(text, "https://") }
-	return args[0] == "bench" && !slices.Contains(args, "open-loop") && !slices.ContainsFunc(args, secure) &&
-		!slices.ContainsFunc(env, func(v string) bool { return strings.HasPrefix(v, "DEIMOS_ENDPOINTS=") && secure(v) })
 }
 
 // signalPause is how soon after the first signal another one counts for
@@ -105,6 +89,9 @@ func start(ctx context.Context, args, env []string, stdout, stderr io.Writer) er
 
 	log := newLogger(s.logLevel, s.logFormat, stderr)
 	log.Info("deimos starts", "version", versionString(), "go", runtime.Version(), "gomaxprocs", runtime.GOMAXPROCS(0))
+	if err := timerslack.Raise(); err != nil {
+		log.Info("timers stay as precise as they are, which costs processor time: build with CGO_ENABLED=0", "error", err)
+	}
 	if len(s.unknownEnv) > 0 {
 		log.Warn("unknown environment variables are ignored", "names", s.unknownEnv)
 	}

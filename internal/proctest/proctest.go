@@ -47,6 +47,7 @@ func buildAndRun(m *testing.M, program *string) (code int, err error) {
 		return 0, err
 	}
 	cmd := exec.Command("go", "build", "-o", *program, "github.com/marsevilspirit/deimos/cmd/deimos")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as make does, also where the race detector needs cgo
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("proctest: building the program: %w\n%s", err, out)
 	}

@@ -10,9 +10,9 @@
 // come up to a millisecond late too: the shortest that matters, a heartbeat, is a
 // hundred times as long.
 //
-// The runtime makes that thread before anything else runs, and it inherits its
-// slack. So a new slack takes a new start of the program, by execve(2), which
-// keeps the process.
+// The slack is the thread's, and the runtime makes that thread before anything
+// else runs. So every thread has to be reached, which the Go runtime can do in a
+// program without cgo only.
 //
 // The package refuses to overrule: a slack that is not the kernel's default, by
 // the hand of a service manager such as systemd's TimerSlackNSec, stays.

@@ -2,9 +2,8 @@ package timerslack
 
 import (
 	"fmt"
-	"os"
-	"os/exec"
 	"runtime"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,14 +12,12 @@ import (
 // nanoseconds.
 const kernelDefault = 50_000
 
-// Raise starts the program again in the same process, with the same arguments and
-// environment, and with [Slack]; it does not return then. It returns nil when the
-// slack is not the default, as it is after the new start, and an error when the
-// program has to go on as it is. Call it first thing: nothing of what the program
-// has done, such as asking for signals, outlives it.
+// Raise gives [Slack] to all threads of the process, and so to those that they
+// will make, if the calling one has the kernel's default. An error leaves all as
+// they are; it is [errors.ErrUnsupported] in a program with cgo. All goroutines
+// stand still meanwhile, and for as long as a thread cannot be interrupted, so
+// call it before there is work for the disk. It may be called from any goroutine.
 func Raise() error {
-	runtime.LockOSThread() // the slack is the thread's, and the new program inherits it
-	defer runtime.UnlockOSThread()
 	slack, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
 	if err != nil {
 		return fmt.Errorf("timerslack: read the timer slack: %w", err)
@@ -28,14 +25,12 @@ func Raise() error {
 	if slack != kernelDefault {
 		return nil
 	}
-	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(Slack.Nanoseconds()), 0, 0, 0); err != nil {
-		return fmt.Errorf("timerslack: set the timer slack: %w", err)
+	// Not by x/sys/unix, whose prctl is of one thread.
+	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_SET_TIMERSLACK, uintptr(Slack.Nanoseconds()), 0)
+	if errno != 0 {
+		return fmt.Errorf("timerslack: set the timer slack of all threads: %w", errno)
 	}
-	path, err := program()
-	if err == nil {
-		err = unix.Exec(path, os.Args, os.Environ())
-	}
-	return fmt.Errorf("timerslack: start the program again: %w", err)
+	return nil
 }
 
 // WithDefault calls start, which starts another program, so that this one has the
@@ -53,19 +48,4 @@ func WithDefault(start func() error) error {
 	}
 	defer func() { _ = unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(slack), 0, 0, 0) }() // it was set a moment ago
 	return start()
-}
-
-// program returns the path of this program: the one by which it was started, if
-// that still leads to it, because the process gets its name from it.
-func program() (string, error) {
-	running, err := os.Stat("/proc/self/exe")
-	if err != nil {
-		return "", err
-	}
-	if path, err := exec.LookPath(os.Args[0]); err == nil {
-		if found, err := os.Stat(path); err == nil && os.SameFile(found, running) {
-			return path, nil
-		}
-	}
-	return os.Executable()
 }

@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"debug/elf"
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -78,6 +80,27 @@ func TestVersionAndHelpExitWith0(t *testing.T) {
 				t.Errorf("deimos %s: stdout = %q, want %q in it", tt.flag, text, tt.want)
 			}
 		})
+	}
+}
+
+// The program runs in an empty container, on a system with another libc or none,
+// and its timers may be late, which it can have without cgo only.
+func TestProgramNeedsNoLibraries(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("only programs for Linux do without the system's library")
+	}
+	file, err := elf.Open(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = file.Close() }()
+	if libraries, err := file.ImportedLibraries(); err != nil || len(libraries) > 0 {
+		t.Errorf("libraries of the program = %q, %v, want none", libraries, err)
+	}
+	n := startNode(t)
+	if text := n.run.stderr.String(); !strings.Contains(text, "deimos starts") || strings.Contains(text, "timers stay") {
+		t.Errorf("a member began with %q, want that its timers may be late", text)
 	}
 }
 
