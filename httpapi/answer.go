@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/marsevilspirit/deimos"
+	"github.com/marsevilspirit/deimos/httpapi/lane"
 )
 
 // Header values that all answers share. net/http only reads them.
@@ -25,6 +26,7 @@ type statusText struct {
 	raftTerm  uint64
 	id        []string
 	term      []string
+	fields    string // of the two and the type of the answers with keys, as they are sent
 }
 
 // statusText returns the texts for st, which are the last ones nearly always.
@@ -37,6 +39,8 @@ func (h *Handler) statusText(st Status) *statusText {
 			id:        []string{deimos.FormatID(st.ClusterID)},
 			term:      []string{strconv.FormatUint(st.RaftTerm, 10)},
 		}
+		t.fields = deimos.HeaderClusterID + ": " + t.id[0] + "\r\n" + deimos.HeaderEtcdClusterID + ": " + t.id[0] + "\r\n" +
+			deimos.HeaderRaftTerm + ": " + t.term[0] + "\r\nContent-Type: " + contentJSON[0] + "\r\n"
 		h.status.Store(t)
 	}
 	return t
@@ -66,6 +70,22 @@ func (c *call) setKeysHeaders(index uint64, length int) {
 	if length >= 0 {
 		header["Content-Length"] = values[2:3:3]
 	}
+}
+
+// appendKeysHeaders appends the same headers and the type, as they are sent.
+func (c *call) appendKeysHeaders(dst []byte, index uint64, length int) []byte {
+	st := c.h.backend.Status()
+	number := func(name string, n uint64) {
+		dst = append(dst, name...)
+		dst = strconv.AppendUint(dst, n, 10)
+		dst = append(dst, "\r\n"...)
+	}
+	number(deimos.HeaderIndex+": ", index)
+	number(deimos.HeaderEtcdIndex+": ", index)
+	number(deimos.HeaderRaftIndex+": ", st.RaftIndex)
+	dst = append(dst, c.h.statusText(st).fields...)
+	number("Content-Length: ", uint64(length))
+	return dst
 }
 
 // setClusterHeaders sets the headers that every answer of the members API
@@ -98,9 +118,15 @@ func (c *call) write(b []byte) bool {
 // sendKeys answers with the JSON that stands in the buffers.
 func (c *call) sendKeys(status int, index uint64) {
 	b := c.buffers
-	c.setKeysHeaders(index, len(b.out))
-	c.w.Header()["Content-Type"] = contentJSON
-	c.begin(status)
+	if w, ok := c.w.(lane.HeadWriter); ok {
+		b.head = c.appendKeysHeaders(b.head, index, len(b.out))
+		c.status = status
+		w.WriteHead(status, b.head)
+	} else {
+		c.setKeysHeaders(index, len(b.out))
+		c.w.Header()["Content-Type"] = contentJSON
+		c.begin(status)
+	}
 	if len(b.out) > bodyStepBytes {
 		c.setWriteDeadline(len(b.out))
 	}

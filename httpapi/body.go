@@ -36,12 +36,13 @@ var errBodyTooLarge = errors.New("body too large")
 type buffers struct {
 	body  []byte
 	query []byte
+	head  []byte
 	out   []byte
 }
 
 // trim empties the buffers and drops those that have grown too large to keep.
 func (b *buffers) trim() {
-	for _, p := range [...]*[]byte{&b.body, &b.query, &b.out} {
+	for _, p := range [...]*[]byte{&b.body, &b.query, &b.head, &b.out} {
 		if cap(*p) > pooledMaxBytes {
 			*p = nil
 		}

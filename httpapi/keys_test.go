@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -183,6 +186,57 @@ func TestHeadersOfAWrite(t *testing.T) {
 	}
 	if len(w.Header()) != 8 {
 		t.Errorf("PUT: headers = %v, want 8 of them", w.Header())
+	}
+}
+
+// fieldsRecorder records an answer whose header fields come as they are sent.
+type fieldsRecorder struct {
+	*httptest.ResponseRecorder
+	heads int
+}
+
+func (r *fieldsRecorder) WriteHead(status int, fields []byte) {
+	r.heads++
+	for line := range strings.SplitSeq(strings.TrimSuffix(string(fields), "\r\n"), "\r\n") {
+		name, value, _ := strings.Cut(line, ": ")
+		r.Header()[name] = append(r.Header()[name], value)
+	}
+	r.WriteHeader(status)
+}
+
+func TestHeadersAreTheSameForAHeadWriter(t *testing.T) {
+	for _, allowed := range [][]string{nil, {"http://page.example"}} {
+		h := newHandler(t, newFake(), func(c *Config) { c.CORS = allowed })
+		mustPut(t, h, "/keys/a/b", "value=1")
+		for _, tt := range []struct {
+			q     testRequest
+			heads int // that come so; errors are too rare
+		}{
+			{testRequest{method: "GET", target: "/keys/a/b"}, 1},
+			{testRequest{method: "HEAD", target: "/v2/keys/a/b"}, 1},
+			{testRequest{method: "GET", target: "/keys?recursive=true"}, 1},
+			{testRequest{method: "PUT", target: "/keys/a/b", body: "value=2"}, 1},
+			{testRequest{method: "GET", target: "/keys/none"}, 0},
+		} {
+			plain, fields := httptest.NewRecorder(), &fieldsRecorder{ResponseRecorder: httptest.NewRecorder()}
+			for _, w := range []http.ResponseWriter{plain, fields} {
+				r := tt.q.build()
+				if allowed != nil {
+					r.Header.Set("Origin", allowed[0])
+				}
+				h.ServeHTTP(w, r)
+			}
+			// The second answer to a PUT is one index further on.
+			for _, name := range []string{"X-Etcd-Index", "X-Deimos-Index", "X-Raft-Index"} {
+				if tt.q.method == "PUT" {
+					plain.Header()[name] = fields.Header()[name]
+				}
+			}
+			if fields.heads != tt.heads || plain.Code != fields.Code || !maps.EqualFunc(plain.Header(), fields.Header(), slices.Equal) {
+				t.Errorf("%s %s, allowing %q = %d %v, want %d %v; %d heads as they are sent, want %d", tt.q.method, tt.q.target, allowed,
+					fields.Code, fields.Header(), plain.Code, plain.Header(), fields.heads, tt.heads)
+			}
+		}
 	}
 }
 

@@ -47,7 +47,13 @@ func (a *answer) begin() {
 func (a *answer) Header() http.Header { return a.header }
 
 // WriteHeader implements [http.ResponseWriter].
-func (a *answer) WriteHeader(status int) {
+func (a *answer) WriteHeader(status int) { a.writeHead(status, nil) }
+
+// WriteHead implements [HeadWriter].
+func (a *answer) WriteHead(status int, fields []byte) { a.writeHead(status, fields) }
+
+// writeHead writes the head. The fields are nil or hold the length.
+func (a *answer) writeHead(status int, fields []byte) {
 	if a.wrote {
 		return
 	}
@@ -64,7 +70,8 @@ func (a *answer) WriteHeader(status int) {
 			a.out = append(a.out, "\r\n"...)
 		}
 	}
-	if a.header["Content-Length"] == nil && status != http.StatusNoContent && status != http.StatusNotModified {
+	a.out = append(a.out, fields...)
+	if fields == nil && a.header["Content-Length"] == nil && status != http.StatusNoContent && status != http.StatusNotModified {
 		a.chunked = !a.bare
 		a.out = append(a.out, "Transfer-Encoding: chunked\r\n"...)
 	}

@@ -433,6 +433,28 @@ func TestHandlerThatGivesUpEndsTheConnection(t *testing.T) {
 	}
 }
 
+func TestHeadAsItIsSent(t *testing.T) {
+	bubble(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header()["X-Map"] = []string{"1"}
+		fields := []byte("X-Sent: 2\r\nContent-Length: 2\r\n")
+		w.(HeadWriter).WriteHead(http.StatusCreated, fields)
+		clear(fields)
+		w.(HeadWriter).WriteHead(http.StatusOK, []byte("X-Late: 3\r\n")) // counts for nothing, like a second WriteHeader
+		_, _ = io.WriteString(w, "ok")
+	}, func(r *rig) {
+		c := r.dial()
+		defer c.Close()
+		for range 2 {
+			c.send(simple + "\r\n")
+			resp, body := c.answer()
+			resp.Header.Del("Date")
+			if got, want := fmt.Sprint(resp.StatusCode, resp.Header, resp.TransferEncoding, body), "201 map[Content-Length:[2] X-Map:[1] X-Sent:[2]] []ok"; got != want {
+				t.Errorf("answer = %s, want %s", got, want)
+			}
+		}
+	})
+}
+
 func TestLargeAnswers(t *testing.T) {
 	const part, parts = 100 << 10, 5
 	for _, tt := range []struct {

@@ -22,6 +22,16 @@ type Call interface {
 	Next(quick bool) State
 }
 
+// HeadWriter is the [http.ResponseWriter] that a handler gets here. By it the
+// answers that are given most often go without a map of their header fields.
+type HeadWriter interface {
+	http.ResponseWriter
+	// WriteHead is WriteHeader for an answer with further header fields, as they
+	// are sent: each ends with CRLF, and Content-Length is among them. They are
+	// copied.
+	WriteHead(status int, fields []byte)
+}
+
 // State is what has become of a call.
 type State int
 
