@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"strconv"
 
-	"github.com/tidwall/btree"
-
 	"github.com/marsevilspirit/deimos"
 )
 
@@ -257,7 +255,7 @@ func (s *Store) makeParents(key string) error {
 	prefixes(parent, func(prefix string) bool {
 		depth++
 		if len(prefix) >= len(at) {
-			s.tree.Set(&Node{key: prefix, dir: true, depth: depth, modifiedIndex: index, createdIndex: index})
+			s.tree.set(&Node{key: prefix, dir: true, depth: depth, modifiedIndex: index, createdIndex: index})
 		}
 		return true
 	})
@@ -306,7 +304,7 @@ func (s *Store) remove(n *Node, kind eventKind, nowMS int64) *Event {
 	if n.dir {
 		s.removeBelow(n)
 	}
-	s.tree.Delete(n)
+	s.tree.remove(n.key)
 	s.deadlines.remove(n)
 	gone := &Node{key: n.key, dir: n.dir, depth: n.depth, modifiedIndex: s.index + 1, createdIndex: n.createdIndex}
 	return s.record(&Event{node: gone, prev: n, nowMS: nowMS, kind: kind})
@@ -315,37 +313,30 @@ func (s *Store) remove(n *Node, kind eventKind, nowMS int64) *Event {
 // hasChildren reports whether the draft has anything below dir, which is the
 // case if the next node in tree order is.
 func (s *Store) hasChildren(dir *Node) bool {
-	below := false
-	s.tree.Ascend(dir, func(n *Node) bool {
-		below = isBelow(n.key, dir.key)
-		return n == dir
-	})
-	return below
+	for n := range s.tree.from(dir.key + "/") {
+		return isBelow(n.key, dir.key)
+	}
+	return false
 }
 
 // removeBelow empties a directory.
 func (s *Store) removeBelow(dir *Node) {
 	var count int
 	var mortal []*Node
-	s.tree.Ascend(dir, func(n *Node) bool {
-		if n == dir {
-			return true
-		}
+	for n := range s.tree.from(dir.key + "/") {
 		if !isBelow(n.key, dir.key) {
-			return false
+			break
 		}
 		count++
 		if n.deadlineMS != 0 {
 			mortal = append(mortal, n)
 		}
-		return true
-	})
+	}
 	if count == 0 {
 		return
 	}
 	if len(mortal) > 0 {
 		s.deadlines.removeBelow(dir.key, mortal)
 	}
-	from, to := &Node{key: dir.key + "/"}, &Node{key: endOfSubtree(dir.key)}
-	s.tree.DeleteRange(from, to, &btree.DeleteRangeOptions{NoReturn: true})
+	s.tree.removeRange(dir.key+"/", endOfSubtree(dir.key))
 }

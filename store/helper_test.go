@@ -126,10 +126,9 @@ func outcomeText(e *Event, err error) string {
 // treeText is the whole published tree, one node a line, in tree order.
 func treeText(v View) string {
 	var b strings.Builder
-	v.st.tree.Scan(func(n *Node) bool {
+	for n := range v.st.tree.all() {
 		fmt.Fprintln(&b, nodeText(n))
-		return true
-	})
+	}
 	return b.String()
 }
 

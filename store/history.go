@@ -18,7 +18,10 @@ const (
 // published range reaches yet, so readers need no lock.
 type chunk struct {
 	firstIndex uint64
-	events     [chunkEvents]*Event
+	// costs are those of the events. An event that is cleared has not been looked
+	// at for long, and is far away in memory.
+	costs  [chunkEvents]int64
+	events [chunkEvents]*Event
 }
 
 // eventRange is a range of events without a gap. A copy of it is a fixed
@@ -67,6 +70,7 @@ func (h *history) append(e *Event) {
 	}
 	last := h.chunks[len(h.chunks)-1]
 	last.events[h.nextIndex-last.firstIndex] = e
+	last.costs[h.nextIndex-last.firstIndex] = cost
 	h.nextIndex++
 	h.bytes += cost
 	h.chunkBytes += cost
@@ -87,7 +91,7 @@ func (h *history) clear() {
 	for h.nextIndex-h.firstIndex > 1 &&
 		(h.nextIndex-h.firstIndex > uint64(h.eventsMax) || h.bytes > h.bytesMax) {
 		first := h.chunks[whole]
-		h.bytes -= first.events[h.firstIndex-first.firstIndex].cost()
+		h.bytes -= first.costs[h.firstIndex-first.firstIndex]
 		h.firstIndex++
 		h.oldestIndex = h.firstIndex
 		if whole+1 < len(h.chunks) && h.chunks[whole+1].firstIndex == h.firstIndex {

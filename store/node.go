@@ -4,16 +4,9 @@ import (
 	"cmp"
 	"math/bits"
 	"strings"
-
-	"github.com/tidwall/btree"
 )
 
 const rootKey = "/"
-
-// treeDegree makes pages of at most 39 nodes. Every publication makes the next
-// writes copy the pages they touch, so pages are smaller than would be best for
-// a tree that is never shared.
-const treeDegree = 20
 
 // Node is a file or directory as it was at one store index. It never changes;
 // any goroutine may use it for as long as it likes.
@@ -60,15 +53,6 @@ func (n *Node) CreatedIndex() uint64 { return n.createdIndex }
 
 // Depth returns how many elements the key has: 0 for the root, 1 for "/a".
 func (n *Node) Depth() int { return int(n.depth) }
-
-// newTree returns an empty tree. It holds every node but the root, in the order
-// of [compareKeys], so that a directory is directly followed by its content:
-// all keys from dir+"/" up to, but not including, endOfSubtree(dir).
-func newTree() *btree.BTreeG[*Node] {
-	return btree.NewBTreeGOptions(func(a, b *Node) bool {
-		return compareKeys(a.key, b.key) < 0
-	}, btree.Options{NoLocks: true, Degree: treeDegree})
-}
 
 // compareKeys orders keys like a walk of the tree that visits parents before
 // children and siblings bytewise by name: bytewise, except that '/' comes

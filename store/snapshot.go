@@ -9,8 +9,6 @@ import (
 	"math"
 	"slices"
 
-	"github.com/tidwall/btree"
-
 	"github.com/marsevilspirit/deimos/store/storepb"
 )
 
@@ -42,10 +40,10 @@ func (v View) WriteTo(w io.Writer) (int64, error) {
 	sw.message(&storepb.Header{
 		FormatVersion: snapshotVersion,
 		Index:         v.st.index,
-		NodeCount:     uint64(v.st.tree.Len()),
+		NodeCount:     uint64(v.st.tree.length),
 	})
 	var record storepb.Node
-	v.st.tree.Scan(func(n *Node) bool {
+	for n := range v.st.tree.all() {
 		record = storepb.Node{
 			Key:           n.key,
 			Value:         n.value,
@@ -54,9 +52,10 @@ func (v View) WriteTo(w io.Writer) (int64, error) {
 			ModifiedIndex: n.modifiedIndex,
 			CreatedIndex:  n.createdIndex,
 		}
-		sw.message(&record)
-		return sw.err == nil
-	})
+		if sw.message(&record); sw.err != nil {
+			break
+		}
+	}
 	sw.flush()
 	if sw.err != nil {
 		return sw.written, fmt.Errorf("store: writing snapshot at index %d: %w", v.st.index, sw.err)
@@ -133,7 +132,7 @@ type loader struct {
 	r      *bufio.Reader
 	buf    []byte
 	index  uint64
-	tree   *btree.BTreeG[*Node]
+	tree   tree
 	mortal []*Node // the nodes with a deadline
 	last   *Node
 	way    []*Node // the directories above and including last
@@ -217,7 +216,7 @@ func (l *loader) node() error {
 	if err := l.check(n); err != nil {
 		return err
 	}
-	l.tree.Load(n)
+	l.tree.push(n)
 	if n.deadlineMS != 0 {
 		l.mortal = append(l.mortal, n)
 	}

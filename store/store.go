@@ -16,10 +16,7 @@
 package store
 
 import (
-	"sync"
 	"sync/atomic"
-
-	"github.com/tidwall/btree"
 
 	"github.com/marsevilspirit/deimos"
 )
@@ -50,23 +47,20 @@ type Config struct {
 type Store struct {
 	published atomic.Pointer[state]
 	hub       hub
-	pivots    sync.Pool // of *Node, keys to look up
 
 	// The draft. Only the writing goroutine touches what follows.
-	tree      *btree.BTreeG[*Node]
+	tree      tree
 	root      *Node
 	deadlines deadlines
 	index     uint64
 	history   history
 	batch     []*Event // since the last Publish, in order
-	pivot     Node
 }
 
 // state is one published state. It never changes.
 type state struct {
-	tree        *btree.BTreeG[*Node]
+	tree        tree
 	root        *Node
-	pivots      *sync.Pool
 	index       uint64
 	raftIndex   uint64
 	deadlineMS  int64 // earliest; 0 when no node has one
@@ -91,7 +85,6 @@ func New(cfg Config) *Store {
 		history:   history{eventsMax: cfg.HistoryEvents, bytesMax: cfg.HistoryBytes},
 	}
 	s.history.reset(firstIndex)
-	s.pivots.New = func() any { return new(Node) }
 	s.hub.init()
 	s.published.Store(s.freeze(0))
 	return s
@@ -165,9 +158,8 @@ func (s *Store) Watchers() int { return s.hub.len() }
 // shares its content until it is changed.
 func (s *Store) freeze(raftIndex uint64) *state {
 	st := &state{
-		tree:        s.tree.Copy(),
+		tree:        s.tree.freeze(),
 		root:        s.root,
-		pivots:      &s.pivots,
 		index:       s.index,
 		raftIndex:   raftIndex,
 		events:      s.history.eventRange,
@@ -180,16 +172,11 @@ func (s *Store) freeze(raftIndex uint64) *state {
 }
 
 // find looks a key up in the draft. The root is not in the tree.
-func (s *Store) find(key string) (*Node, bool) {
-	s.pivot.key = key
-	n, ok := s.tree.Get(&s.pivot)
-	s.pivot.key = ""
-	return n, ok
-}
+func (s *Store) find(key string) (*Node, bool) { return s.tree.get(key) }
 
 // put inserts n, or replaces the node with its key, which is old unless nil.
 func (s *Store) put(n, old *Node) {
-	s.tree.Set(n)
+	s.tree.set(n)
 	if old != nil {
 		s.deadlines.remove(old)
 	}

@@ -3,8 +3,6 @@ package store
 import (
 	"iter"
 
-	"github.com/tidwall/btree"
-
 	"github.com/marsevilspirit/deimos"
 )
 
@@ -22,7 +20,7 @@ func (v View) Index() uint64 { return v.st.index }
 func (v View) RaftIndex() uint64 { return v.st.raftIndex }
 
 // Len returns the number of nodes, hidden ones included and the root left out.
-func (v View) Len() int { return v.st.tree.Len() }
+func (v View) Len() int { return v.st.tree.length }
 
 // OldestIndex returns the smallest index from which the history lacks nothing;
 // a watch from below it is refused. It is 1 while nothing has been cleared,
@@ -43,22 +41,13 @@ func (v View) Get(key string) (*Node, error) {
 	if key == rootKey {
 		return v.st.root, nil
 	}
-	pivot := v.st.pivots.Get().(*Node)
-	defer func() {
-		pivot.key = ""
-		v.st.pivots.Put(pivot)
-	}()
-	pivot.key = key
-	if n, ok := v.st.tree.Get(pivot); ok {
+	if n, ok := v.st.tree.get(key); ok {
 		return n, nil
 	}
 	if !isClean(key) {
 		return nil, &deimos.Error{Code: deimos.CodeInvalidField, Cause: uncleanCause(key), Index: v.st.index}
 	}
-	code, cause := missing(key, func(prefix string) (*Node, bool) {
-		pivot.key = prefix
-		return v.st.tree.Get(pivot)
-	})
+	code, cause := missing(key, v.st.tree.get)
 	return nil, &deimos.Error{Code: code, Cause: cause, Index: v.st.index}
 }
 
@@ -90,19 +79,18 @@ func (v View) Children(n *Node) iter.Seq[*Node] {
 		if !n.dir {
 			return
 		}
-		it := v.st.tree.Iter()
-		defer it.Release()
-		for ok := seekBelow(&it, n); ok; {
-			child := it.Item()
+		at := cursor{tree: &v.st.tree}
+		for ok := at.seekBelow(n); ok; {
+			child := at.node()
 			if !isBelow(child.key, n.key) {
 				return
 			}
 			if !isHiddenName(child.key) && !yield(child) {
 				return
 			}
-			ok = it.Next()
-			if ok && isBelow(it.Item().key, child.key) {
-				ok = it.Seek(&Node{key: endOfSubtree(child.key)})
+			ok = at.next()
+			if ok && isBelow(at.node().key, child.key) {
+				ok = at.seek(endOfSubtree(child.key))
 			}
 		}
 	}
@@ -117,30 +105,29 @@ func (v View) Descendants(n *Node) iter.Seq[*Node] {
 		if !n.dir {
 			return
 		}
-		it := v.st.tree.Iter()
-		defer it.Release()
-		for ok := seekBelow(&it, n); ok; {
-			d := it.Item()
+		at := cursor{tree: &v.st.tree}
+		for ok := at.seekBelow(n); ok; {
+			d := at.node()
 			if !isBelow(d.key, n.key) {
 				return
 			}
 			if isHiddenName(d.key) {
-				ok = it.Seek(&Node{key: endOfSubtree(d.key)})
+				ok = at.seek(endOfSubtree(d.key))
 				continue
 			}
 			if !yield(d) {
 				return
 			}
-			ok = it.Next()
+			ok = at.next()
 		}
 	}
 }
 
-// seekBelow moves it to the first node after n in tree order. If n is in the
-// tree, that is its first child when it has one.
-func seekBelow(it *btree.IterG[*Node], n *Node) bool {
+// seekBelow moves to the first node after n in tree order. If n is in the tree,
+// that is its first child when it has one.
+func (c *cursor) seekBelow(n *Node) bool {
 	if n.IsRoot() {
-		return it.First()
+		return c.seek("")
 	}
-	return it.Seek(n) && (it.Item().key != n.key || it.Next())
+	return c.seek(n.key) && (c.node().key != n.key || c.next())
 }

@@ -137,3 +137,27 @@ func watchMutants() []mutant {
 		},
 	}
 }
+
+// treeMutants are defects of the sorted tree of keys.
+func treeMutants() []mutant {
+	return []mutant{
+		{
+			id: "M51a", name: "a page of the tree is changed although readers have it",
+			why:      "a read sees half of a batch that is not published, or a key at the wrong place",
+			edits:    []edit{{"store/tree.go", "	if p.stamp == t.stamp {", "	if p.stamp <= t.stamp {"}},
+			catchers: by("store", "TestTreeIsASortedSet"), short: true,
+		},
+		{
+			id: "M51b", name: "a search trusts the beginning of a key",
+			why:      "a key that has more than eight bytes in common with another one is taken for it",
+			edits:    []edit{{"store/page.go", "			c = compareKeys(rest, p.nodes[middle].key[len(p.prefix):])", "			return middle, true"}},
+			catchers: by("store", "TestTreeIsASortedSet"),
+		},
+		{
+			id: "M51c", name: "pages without a node stay in the tree",
+			why:      "a listing ends, or the member does, at a directory that was removed",
+			edits:    []edit{{"store/tree.go", "		t.fill(p, i+1)\n	}\n	t.fill(p, i)\n}\n\n// takeLast", "	}\n}\n\n// takeLast"}},
+			catchers: by("store", "TestTreeLosesAnyRange|TestTreeIsASortedSet"),
+		},
+	}
+}

@@ -91,7 +91,7 @@ type waiting struct{ id, why string }
 // zoo returns all mutants, in the order of their numbers.
 func zoo() []mutant {
 	return slices.Concat(ackMutants(), diskMutants(), snapshotMutants(), raftMutants(), memberMutants(),
-		timeMutants(), watchMutants(), requestMutants(), processMutants(), foundMutants())
+		timeMutants(), watchMutants(), treeMutants(), requestMutants(), processMutants(), foundMutants())
 }
 
 // pick returns the mutants that are asked for by their ids, all of them if ids
