@@ -49,9 +49,12 @@ func newPrewriting(t *testing.T, segmentBytes int64) *prewriting {
 	return p
 }
 
-// append appends one entry.
+// append appends one entry. It does so once the next segment is allocated, without
+// which the log would be opened again at the end of this one, and written in
+// advance anew.
 func (p *prewriting) append(t *testing.T, size int) {
 	t.Helper()
+	awaitSpare(t, p.WAL)
 	p.last++
 	mustAppend(t, p.WAL, state(1, 0, p.last-1), entriesOf(1, p.last, p.last, size))
 }
