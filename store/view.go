@@ -122,12 +122,3 @@ func (v View) Descendants(n *Node) iter.Seq[*Node] {
 		}
 	}
 }
-
-// seekBelow moves to the first node after n in tree order. If n is in the tree,
-// that is its first child when it has one.
-func (c *cursor) seekBelow(n *Node) bool {
-	if n.IsRoot() {
-		return c.seek("")
-	}
-	return c.seek(n.key) && (c.node().key != n.key || c.next())
-}
