@@ -47,13 +47,10 @@ func (a *answer) begin() {
 func (a *answer) Header() http.Header { return a.header }
 
 // WriteHeader implements [http.ResponseWriter].
-func (a *answer) WriteHeader(status int) { a.writeHead(status, nil) }
+func (a *answer) WriteHeader(status int) { a.WriteHead(status, nil) }
 
-// WriteHead implements [HeadWriter].
-func (a *answer) WriteHead(status int, fields []byte) { a.writeHead(status, fields) }
-
-// writeHead writes the head. The fields are nil or hold the length.
-func (a *answer) writeHead(status int, fields []byte) {
+// WriteHead implements [HeadWriter]. The fields may be nil.
+func (a *answer) WriteHead(status int, fields []byte) {
 	if a.wrote {
 		return
 	}
