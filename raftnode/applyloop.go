@@ -146,7 +146,7 @@ func (a *applier) applyConfChange(e *raftpb.Entry) error {
 	if err := cc.Unmarshal(e.Data); err != nil {
 		return fmt.Errorf("raftnode: configuration change at raft index %d: %w", e.Index, err)
 	}
-	if saved, err := a.saveCommit(); err != nil || !saved {
+	if saved, err := a.saveCommit(e.Index); err != nil || !saved {
 		return err
 	}
 	entry := Entry{Index: e.Index, Term: e.Term, Run: a.n.cfg.Run, Seq: cc.ID - a.n.cfg.Run}
@@ -174,11 +174,12 @@ func (a *applier) applyConfChange(e *raftpb.Entry) error {
 // saveCommit makes durable that a configuration change is committed, before it
 // takes effect. A start that does not know so begins with the old configuration,
 // and a member that was removed by the change will never help it to a quorum of
-// that. It reports false when the node stops.
-func (a *applier) saveCommit() (bool, error) {
+// that. The commit index that raft has the append loop write may come there later
+// than this. It reports false when the node stops.
+func (a *applier) saveCommit(raftIndex uint64) (bool, error) {
 	saved := make(chan error, 1)
 	a.n.appends.put(appendItem{job: func() error {
-		err := a.n.cfg.Log.SaveCommit()
+		err := a.n.cfg.Log.SaveCommit(raftIndex)
 		saved <- err
 		return err
 	}})

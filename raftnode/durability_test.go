@@ -367,9 +367,9 @@ type savingLog struct {
 	onSave func()
 }
 
-func (l savingLog) SaveCommit() error {
+func (l savingLog) SaveCommit(raftIndex uint64) error {
 	l.onSave()
-	return l.fakeLog.SaveCommit()
+	return l.fakeLog.SaveCommit(raftIndex)
 }
 
 // A start begins with the configuration at the durable commit index. If that
@@ -396,6 +396,10 @@ func TestAConfigurationChangeIsDurablyCommittedBeforeItTakesEffect(t *testing.T)
 		}
 		if saves != 1 {
 			t.Errorf("the commit index was saved %d times, want once", saves)
+		}
+		// Not what the append loop had heard by then, which may be less.
+		if saved, change := tn.log.saved, tn.node.Applied(); saved != change {
+			t.Errorf("the log was saved as committed up to %d, want %d, the change itself", saved, change)
 		}
 	})
 }

@@ -23,7 +23,7 @@ type fakeLog struct {
 	entries  []raftpb.Entry
 	snapshot raftpb.SnapshotMetadata
 	released uint64
-	saved    uint64 // the commit index that SaveCommit made durable
+	saved    uint64 // the raft index that SaveCommit was given last
 	appends  int
 	fail     error
 	// gate, unless nil, holds every append until it is closed.
@@ -55,10 +55,10 @@ func (l *fakeLog) Append(hs raftpb.HardState, entries []raftpb.Entry) error {
 	return nil
 }
 
-func (l *fakeLog) SaveCommit() error {
+func (l *fakeLog) SaveCommit(raftIndex uint64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.saved = l.hs.Commit
+	l.saved = raftIndex
 	return l.fail
 }
 

@@ -16,8 +16,9 @@ type Log interface {
 	// its commit index alone need not be written before the next batch.
 	// An empty hard state means "unchanged".
 	Append(hs raftpb.HardState, entries []raftpb.Entry) error
-	// SaveCommit makes the newest commit index durable, if it is not.
-	SaveCommit() error
+	// SaveCommit makes durable that the log is committed up to raftIndex, which it
+	// holds, if that is not known yet.
+	SaveCommit(raftIndex uint64) error
 	// SaveSnapshot records durably that a verified snapshot file exists.
 	SaveSnapshot(meta raftpb.SnapshotMetadata) error
 	// Release tells that entries up to raftIndex are not needed any more, so

@@ -194,14 +194,19 @@ func (w *WAL) SaveSnapshot(meta raftpb.SnapshotMetadata) error {
 	return w.follow(size)
 }
 
-// SaveCommit makes the newest commit index durable, which Append may only have
-// remembered. Nothing is written if it is. Any error is final.
-func (w *WAL) SaveCommit() error {
+// SaveCommit makes durable that the log is committed up to raftIndex, of which
+// Append may not have been told, or which it has only remembered. Nothing is
+// written if it is durable. Any error is final.
+func (w *WAL) SaveCommit(raftIndex uint64) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.err != nil {
 		return w.err
 	}
+	if raftIndex > w.last {
+		return w.fail(fmt.Errorf("wal: record the commit index in %s: it ends at raft index %d, before %d", w.path(), w.last, raftIndex))
+	}
+	w.state.Commit = max(w.state.Commit, raftIndex)
 	commit := w.begin().Commit
 	if commit <= w.savedCommit {
 		return nil

@@ -403,13 +403,15 @@ func TestSaveCommitMakesTheCommitIndexDurable(t *testing.T) {
 		cfg := Config{Dir: filepath.Join(tempDir(t), "data", "wal")}
 		w := mustCreate(t, cfg)
 		mustAppend(t, w, state(2, 7, 1), entriesOf(2, 2, 5, 100))
-		mustAppend(t, w, state(2, 7, 5), nil)
+		mustAppend(t, w, state(2, 7, 4), nil)
 		if save {
 			for range 2 { // the second time there is nothing to do
-				if err := w.SaveCommit(); err != nil {
+				// It knows more than the log has been told so far.
+				if err := w.SaveCommit(5); err != nil {
 					t.Fatal(err)
 				}
 			}
+			mustAppend(t, w, state(2, 7, 4), nil) // that was on its way
 		}
 		w.Abandon()
 		again, rec := mustOpen(t, cfg)
@@ -418,6 +420,18 @@ func TestSaveCommitMakesTheCommitIndexDurable(t *testing.T) {
 		}
 		again.Abandon()
 	}
+}
+
+func TestSaveCommitRefusesWhatTheLogDoesNotHold(t *testing.T) {
+	w := mustCreate(t, Config{Dir: filepath.Join(tempDir(t), "data", "wal")})
+	mustAppend(t, w, state(2, 7, 1), entriesOf(2, 2, 5, 100))
+	if err := w.SaveCommit(6); err == nil || !strings.Contains(err.Error(), "ends at raft index 5, before 6") {
+		t.Errorf("SaveCommit(6) of a log up to 5 = %v, want a refusal", err)
+	}
+	if err := w.Append(state(2, 7, 5), nil); err == nil {
+		t.Error("Append() after that = nil, want the first error: it is final")
+	}
+	w.Abandon()
 }
 
 func TestASnapshotReplacesAnEntryOfAnotherTerm(t *testing.T) {

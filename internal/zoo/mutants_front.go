@@ -168,8 +168,14 @@ func foundMutants() []mutant {
 		{
 			id: "F7", name: "a configuration change takes effect before its commit index is durable",
 			why:      "after a restart the member waits for a quorum of members that were removed",
-			edits:    []edit{{"raftnode/applyloop.go", "	if saved, err := a.saveCommit(); err != nil || !saved {\n		return err\n	}\n", ""}},
+			edits:    []edit{{"raftnode/applyloop.go", "	if saved, err := a.saveCommit(e.Index); err != nil || !saved {\n		return err\n	}\n", ""}},
 			catchers: by("raftnode", "TestAConfigurationChangeIsDurablyCommittedBeforeItTakesEffect"),
+		},
+		{
+			id: "F7b", name: "the commit index that is saved for a configuration change is what the append loop has heard of",
+			why:      "it may hear of the change's only after the change has taken effect; after a restart the member waits for a quorum of members that were removed",
+			edits:    []edit{{"wal/wal.go", "	w.state.Commit = max(w.state.Commit, raftIndex)\n	commit := w.begin().Commit", "	commit := w.begin().Commit"}},
+			catchers: by("wal", "TestSaveCommitMakesTheCommitIndexDurable"),
 		},
 		{
 			id: "F8", name: "a commit index that is to be saved is only remembered",
