@@ -268,6 +268,56 @@ func TestHeartbeatsDoNotWaitForTheDisk(t *testing.T) {
 	})
 }
 
+// A leader whose disk hangs is replaced. What others have given it, and what was
+// written at it, has been answered as lost when the disk works again, and others
+// may have written the same keys since.
+func TestNothingThatWaitedForAHungDiskIsProposedAfterwards(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, nodes := startNodes(t, 3, nil)
+		old := leaderOf(t, nodes)
+		follower := nodes[0]
+		if follower == old {
+			follower = nodes[1]
+		}
+		if _, err := follower.node.Propose(t.Context(), proposal("before")); err != nil {
+			t.Fatal(err)
+		}
+		gate := make(chan struct{})
+		old.log.mu.Lock()
+		old.log.gate = gate
+		old.log.mu.Unlock()
+		told := make(chan error, 3)
+		propose := func(at *testNode, text string) { // with no deadline at all
+			go func() {
+				_, err := at.node.Propose(t.Context(), proposal(text))
+				told <- err
+			}()
+			synctest.Wait()
+		}
+		propose(old, "under way")
+		propose(old, "queued")
+		propose(follower, "queued by another member")
+		for range 3 {
+			if err := <-told; !errors.Is(err, ErrLeaderChanged) {
+				t.Errorf("Propose() at a leader that was replaced = %v, want %v", err, ErrLeaderChanged)
+			}
+		}
+		if _, err := follower.node.Propose(t.Context(), proposal("newer")); err != nil {
+			t.Fatal(err)
+		}
+		close(gate)
+		<-time.After(10 * time.Second)
+		if _, err := old.node.Propose(t.Context(), proposal("after")); err != nil {
+			t.Fatal(err)
+		}
+		got := follower.machine.applied()
+		got = slices.DeleteFunc(got, func(text string) bool { return text == "under way" }) // its outcome is open
+		if want := []string{"before", "newer", "after"}; !slices.Equal(got, want) {
+			t.Errorf("applied %q, want %q", got, want)
+		}
+	})
+}
+
 // The newest snapshot was taken before the learner was added. raft does not
 // restore a snapshot on a member that the snapshot does not know.
 func TestALearnerGetsASnapshotThatKnowsIt(t *testing.T) {

@@ -35,7 +35,7 @@ func (n *Node) loop() {
 		case <-ticker.C:
 			core.Tick(time.Since(n.start))
 			n.watchDisk(core)
-			n.settleDoubts()
+			n.settleDoubts(core)
 		case <-n.inbox.wake:
 		}
 		if n.dead.Load() {
@@ -60,10 +60,12 @@ func (n *Node) raiseDoubt() {
 }
 
 // settleDoubts tells those who still wait that the outcome of their proposals
-// is unknown, instead of letting them wait for their deadlines.
-func (n *Node) settleDoubts() {
+// is unknown, instead of letting them wait for their deadlines. What waits in the
+// queue even now, behind a disk that hangs, must not be proposed when it is free.
+func (n *Node) settleDoubts(core *Core) {
 	for len(n.doubts) > 0 && time.Since(n.start) > n.doubts[0].at {
 		n.waiters.giveUp(n.doubts[0].upTo, ErrLeaderChanged)
+		core.Withdraw(n.doubts[0].upTo)
 		n.doubts = n.doubts[1:]
 	}
 }

@@ -2,6 +2,7 @@ package raftnode
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"go.etcd.io/raft/v3"
@@ -64,8 +65,10 @@ func (c *Core) Propose(now time.Duration, ps ...Proposal) {
 	c.queue = append(c.queue, ps...)
 }
 
-// forward queues the proposals of another member among our own. raft would
-// drop them without a word while leadership is being handed over.
+// forward queues the proposals of another member among our own, for as long as
+// that member waits for certain: raft would drop them without a word while
+// leadership is being handed over. Later than an election timeout from now whoever
+// made them may have given up, and have written something newer.
 func (c *Core) forward(entries []raftpb.Entry) {
 	for _, e := range entries {
 		if c.forwarded >= forwardedMax || c.forwardedBytes+len(e.Data) > forwardedBytesMax {
@@ -73,8 +76,21 @@ func (c *Core) forward(entries []raftpb.Entry) {
 		}
 		c.forwarded++
 		c.forwardedBytes += len(e.Data)
-		c.queue = append(c.queue, Proposal{Type: e.Type, Data: e.Data, forwarded: true})
+		c.queue = append(c.queue, Proposal{Type: e.Type, Data: e.Data, Deadline: c.now + c.cfg.ElectionTimeout, forwarded: true})
 	}
+}
+
+// Withdraw gives back this member's proposals up to a number that have not been
+// handed to raft, because whoever made them has been told an outcome. They are in
+// [Output.Refused].
+func (c *Core) Withdraw(upTo uint64) {
+	c.queue = slices.DeleteFunc(c.queue, func(p Proposal) bool {
+		gone := !p.forwarded && p.Seq <= upTo
+		if gone {
+			c.dequeue(p, errExpired)
+		}
+		return gone
+	})
 }
 
 // flushProposals hands the queue to raft, many entries a message. What raft

@@ -148,6 +148,18 @@ func foundMutants() []mutant {
 			catchers: by("raftnode", "TestForwardedProposalsWaitForTheLeaderOfAHandOver"),
 		},
 		{
+			id: "F3b", name: "forwarded proposals wait for ever",
+			why:      "a write that was answered as lost takes effect over newer ones when the leader's disk works again",
+			edits:    []edit{{"raftnode/proposals.go", "Deadline: c.now + c.cfg.ElectionTimeout, forwarded", "forwarded"}},
+			catchers: by("raftnode", "TestNothingThatWaitedForAHungDiskIsProposedAfterwards"),
+		},
+		{
+			id: "F3c", name: "proposals that were given up stay in the queue",
+			why:      "the same, for writes at the leader itself",
+			edits:    []edit{{"raftnode/loop.go", "		core.Withdraw(n.doubts[0].upTo)\n", ""}},
+			catchers: by("raftnode", "TestNothingThatWaitedForAHungDiskIsProposedAfterwards"),
+		},
+		{
 			id: "F4", name: "a snapshot that does not know the learner is sent to it",
 			why:      "raft does not restore it, and the learner never catches up",
 			edits:    []edit{{"raftnode/loop.go", "	if !knows(&meta.ConfState, m.To) {\n", "	if false {\n"}},
