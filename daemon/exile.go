@@ -99,7 +99,7 @@ func (d *Daemon) otherClientURL() string {
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	if info, err := askOnce(ctx, client, &d.cfg); err == nil {
+	if info, err := askOnce(ctx, client.Members, &d.cfg); err == nil {
 		members = info.Members
 	}
 	return clientURL(members, d.storage.identity.MemberID)

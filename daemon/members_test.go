@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -268,10 +270,42 @@ func TestAMemberThatForgetsToJoinHarmsNobody(t *testing.T) {
 	joiner, peerURL := c.Join("m2")
 	add(t, first, peerURL, true)
 	joiner.Configure(func(cfg *daemon.Config) { cfg.InitialClusterState = daemon.ClusterStateNew })
-	err := joiner.TryStart()
-	if daemon.FailureOf(err) != daemon.FailureUsage || !strings.Contains(err.Error(), "--initial-cluster-state existing") {
-		t.Errorf("start = %v, want a usage error that names the flag", err)
+	refused := func(want string) {
+		t.Helper()
+		if err := joiner.TryStart(); daemon.FailureOf(err) != daemon.FailureUsage || !strings.Contains(err.Error(), want) {
+			t.Errorf("start = %v, want a usage error with %q", err, want)
+		}
 	}
+	refused("--initial-cluster-state existing")
+	var configured []daemon.BootstrapMember
+	with := func(peerURLs ...string) func(cfg *daemon.Config) {
+		return func(cfg *daemon.Config) {
+			configured = cfg.Bootstrap
+			cfg.Bootstrap = slices.Clone(configured)
+			cfg.Bootstrap[0].PeerURLs = slices.Concat(peerURLs, configured[0].PeerURLs)
+		}
+	}
+	back := func(cfg *daemon.Config) { cfg.Bootstrap = configured }
+	// Nobody answers at the first member's first URL, but at its second.
+	hung, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hung.Close()
+	joiner.Configure(with("http://" + hung.Addr().String()))
+	refused("--initial-cluster-state existing")
+	joiner.Configure(back)
+	// One of the others is of yet another cluster.
+	var otherURLs []string
+	clustertest.NewHTTP(t, 1, func(cfg *daemon.Config) {
+		cfg.InitialClusterToken, otherURLs = "another", cfg.Bootstrap[0].PeerURLs
+	})
+	joiner.Configure(func(cfg *daemon.Config) {
+		with()(cfg)
+		cfg.Bootstrap = append(cfg.Bootstrap, daemon.BootstrapMember{Name: "m3", PeerURLs: otherURLs})
+	})
+	refused("bootstrap-config has to list members of one cluster")
+	joiner.Configure(back)
 	// Nor does one that began a cluster of its own while nobody could be asked.
 	first.Kill()
 	joiner.Start()

@@ -12,15 +12,9 @@ import (
 	"github.com/marsevilspirit/deimos/transport"
 )
 
-const (
-	// lookUpTimeout bounds the wait for a cluster that is to be joined; lookUpPause
-	// is the time between two rounds of asking all its members.
-	lookUpTimeout = 15 * time.Second
-	lookUpPause   = 500 * time.Millisecond
-	// lookUpElections is for how many election timeouts a list is asked for again
-	// that does not have this member as it should be.
-	lookUpElections = 3
-)
+// lookUpElections is for how many election timeouts a list is asked for again
+// that does not have this member as it should be.
+const lookUpElections = 3
 
 // origin is what a member knows of its cluster before it has a state.
 type origin struct {
@@ -60,8 +54,12 @@ func (o *origin) checkNotRunning(ctx context.Context, cfg *Config, s *security) 
 	defer cancel()
 	client := transport.NewClient(transport.ClientConfig{Secret: s.secret, TLS: s.peer.dial()})
 	defer client.Close()
-	info, err := askOnce(ctx, client, cfg)
-	if err != nil || info.ClusterID == o.clusterID {
+	info, err := askOnce(ctx, client.Members, cfg)
+	var foreign *disagreementError
+	switch {
+	case errors.As(err, &foreign): // one of the two is not this one
+		return Usagef("%v", foreign)
+	case err != nil || info.ClusterID == o.clusterID:
 		return nil //nolint:nilerr // see above
 	}
 	return Usagef("a cluster with another id, %s, runs at the peer URLs in bootstrap-config, which describe cluster %s: "+
@@ -131,84 +129,4 @@ func (o *origin) checkNotStarted(cfg *Config) error {
 		}
 	}
 	return nil
-}
-
-// askMembers asks the other configured members until one answers.
-func askMembers(ctx context.Context, cfg *Config, s *security) (transport.MembersInfo, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookUpTimeout)
-	defer cancel()
-	client := transport.NewClient(transport.ClientConfig{Secret: s.secret, TLS: s.peer.dial()})
-	defer client.Close()
-	for round := 0; ; round++ {
-		info, err := askOnce(ctx, client, cfg)
-		if err == nil || ctx.Err() != nil {
-			if err != nil {
-				err = fmt.Errorf("no member of the cluster to be joined could be asked: %w", err)
-			}
-			return info, err
-		}
-		var foreign *disagreementError
-		if errors.As(err, &foreign) {
-			return info, err
-		}
-		if round == 0 {
-			cfg.Log.Warn("no member of the cluster to be joined could be asked; trying on", "error", err)
-		}
-		select {
-		case <-time.After(lookUpPause):
-		case <-ctx.Done():
-		}
-	}
-}
-
-// disagreementError says that the configured members are of two clusters.
-type disagreementError struct {
-	urls     [2]string
-	clusters [2]uint64
-}
-
-func (e *disagreementError) Error() string {
-	return fmt.Sprintf("%s belongs to cluster %s and %s to cluster %s: bootstrap-config has to list members of one cluster",
-		e.urls[0], deimos.FormatID(e.clusters[0]), e.urls[1], deimos.FormatID(e.clusters[1]))
-}
-
-// introducers returns the peer URLs of the configured members.
-func (c *Config) introducers() []string {
-	var urls []string
-	for _, m := range c.Bootstrap {
-		urls = append(urls, m.PeerURLs...)
-	}
-	return urls
-}
-
-// askOnce asks each of the other configured members once, and returns the newest
-// answer.
-func askOnce(ctx context.Context, client *transport.Client, cfg *Config) (best transport.MembersInfo, err error) {
-	var errs []error
-	var bestURL string
-	for _, m := range cfg.Bootstrap {
-		if m.Name == cfg.Name {
-			continue
-		}
-		for _, u := range m.PeerURLs {
-			askCtx, cancel := context.WithTimeout(ctx, 2*time.Second)
-			info, err := client.Members(askCtx, u)
-			cancel()
-			if err != nil {
-				errs = append(errs, fmt.Errorf("%s: %w", u, err))
-				continue
-			}
-			if bestURL != "" && info.ClusterID != best.ClusterID {
-				return best, &disagreementError{[2]string{bestURL, u}, [2]uint64{best.ClusterID, info.ClusterID}}
-			}
-			if bestURL == "" || info.RaftIndex > best.RaftIndex {
-				best, bestURL = info, u
-			}
-			break // one answer of each member is enough
-		}
-	}
-	if bestURL == "" {
-		return best, errors.Join(errs...)
-	}
-	return best, nil
 }

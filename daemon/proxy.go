@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/marsevilspirit/deimos/httpapi"
 	"github.com/marsevilspirit/deimos/proxy"
@@ -95,24 +94,15 @@ func ownURLs(cfg *Config) []string {
 // askPeers returns the client URLs of the members, as the first of the
 // configured members to answer knows them.
 func (p *Proxy) askPeers(ctx context.Context) ([]string, error) {
-	var errs []error
-	for _, m := range p.cfg.Bootstrap {
-		for _, u := range m.PeerURLs {
-			askCtx, cancel := context.WithTimeout(ctx, 2*time.Second)
-			info, err := p.peers.Members(askCtx, u)
-			cancel()
-			if err != nil {
-				errs = append(errs, fmt.Errorf("%s: %w", u, err))
-				continue
-			}
-			var urls []string
-			for _, member := range info.Members {
-				urls = append(urls, member.ClientURLs...)
-			}
-			return urls, nil
-		}
+	info, err := askFirst(ctx, p.peers.Members, p.cfg.introducers())
+	if err != nil {
+		return nil, err
 	}
-	return nil, errors.Join(errs...)
+	var urls []string
+	for _, m := range info.Members {
+		urls = append(urls, m.ClientURLs...)
+	}
+	return urls, nil
 }
 
 // Failed implements [Process].
