@@ -50,6 +50,32 @@ func (b *buffers) trim() {
 	}
 }
 
+// prepareBody decides what becomes of a body before anybody reads it.
+func (c *call) prepareBody() {
+	r := c.r
+	if isOld(r) {
+		// HTTP/1.0 knows no Transfer-Encoding, and net/http passes over it: what is
+		// behind the body may be the rest of the body.
+		c.closeAfter()
+	}
+	if r.ContentLength == 0 {
+		return
+	}
+	// What nobody reads is drained by net/http before the answer goes out, or, if the
+	// connection is to be closed, behind it; this bounds how long that can take.
+	c.setReadDeadline(c.start.Add(c.h.limits.bodyBase))
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions:
+		c.closeAfter() // it means nothing, and nobody waits for it
+	}
+}
+
+// isOld tells requests of HTTP/1.0.
+func isOld(r *http.Request) bool { return r.ProtoMajor == 1 && r.ProtoMinor == 0 }
+
+// closeAfter makes the answer the last one of its connection.
+func (c *call) closeAfter() { c.w.Header()["Connection"] = []string{"close"} }
+
 // parseQuery adds the parameters of the query string to the form.
 func (c *call) parseQuery() *refusal {
 	if c.r.URL.RawQuery == "" {
@@ -67,6 +93,12 @@ func (c *call) parseQuery() *refusal {
 func (c *call) parseBody() *refusal {
 	size := c.r.ContentLength
 	if size == 0 {
+		if isOld(c.r) && c.r.Method != http.MethodDelete && c.r.Header["Content-Length"] == nil {
+			// There may be one all the same, in chunks: see prepareBody.
+			return &refusal{status: http.StatusLengthRequired, err: deimos.Error{
+				Code: deimos.CodeInvalidForm, Cause: "a request of HTTP/1.0 needs a Content-Length",
+			}}
+		}
 		return nil
 	}
 	in := bodyReader{call: c, buf: c.buffers.body[:0], limit: c.h.bodyMaxBytes()}
@@ -136,7 +168,7 @@ func formType(header string) (contentType, boundary string, ref *refusal) {
 // bodyRefusal says why a body of at most limit bytes could not be read. The
 // connection is not used again: what is left of the body is still on its way.
 func (c *call) bodyRefusal(err error, limit int64) *refusal {
-	c.w.Header()["Connection"] = []string{"close"}
+	c.closeAfter()
 	ref := refuse(deimos.CodeInvalidForm, err.Error())
 	switch {
 	case errors.Is(err, errBodyTooLarge):
@@ -150,23 +182,6 @@ func (c *call) bodyRefusal(err error, limit int64) *refusal {
 		ref.err.Cause = "body arrived too slowly"
 	}
 	return ref
-}
-
-// drainBody reads away a body that has no meaning, so that net/http can watch
-// the connection and tell when the client goes.
-func (c *call) drainBody() *refusal {
-	if c.r.ContentLength == 0 {
-		return nil
-	}
-	n, err := io.CopyN(io.Discard, c.r.Body, c.h.bodyMaxBytes()+1)
-	if err == io.EOF {
-		c.setReadDeadline(time.Time{})
-		return nil
-	}
-	if n > c.h.bodyMaxBytes() {
-		err = errBodyTooLarge
-	}
-	return c.bodyRefusal(err, c.h.bodyMaxBytes())
 }
 
 // bodyReader reads a body into one buffer that never exceeds the limit, and

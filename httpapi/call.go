@@ -154,11 +154,7 @@ func (c *call) serve() {
 	if !isKeys && c.slow((*call).serve) {
 		return
 	}
-	if c.r.ContentLength != 0 {
-		// A body that nobody reads is drained by net/http before the answer
-		// goes out; this bounds how long that can take.
-		c.setReadDeadline(c.start.Add(c.h.limits.bodyBase))
-	}
+	c.prepareBody()
 	c.h.cors.setHeaders(c.w.Header(), c.r)
 	member, isMembers := "", false
 	if !isKeys {

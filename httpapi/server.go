@@ -5,6 +5,8 @@ import (
 	"log"
 	"net/http"
 	"time"
+
+	"github.com/marsevilspirit/deimos/internal/hangup"
 )
 
 // Limits that [Server] sets, beside those of the [Handler].
@@ -40,5 +42,6 @@ func Server(handler http.Handler, errorLog *log.Logger) *http.Server {
 		MaxHeaderBytes:               HeadMaxBytes - readAheadBytes,
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     errorLog,
+		ConnContext:                  hangup.ConnContext,
 	}
 }

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"net/http"
 	"strconv"
 	"sync"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/marsevilspirit/deimos"
 	"github.com/marsevilspirit/deimos/httpapi/lane"
+	"github.com/marsevilspirit/deimos/internal/hangup"
 	"github.com/marsevilspirit/deimos/store"
 )
 
@@ -44,10 +46,6 @@ func (c *call) awaitWatch(key string, o *options) {
 // once, before any event, and ends with the watcher, the client or, except for
 // event streams, the watch timeout.
 func (c *call) beginWatch(key string, o *options) {
-	if ref := c.drainBody(); ref != nil {
-		c.refuse(ref)
-		return
-	}
 	watcher, err := c.h.backend.Watch(key, o.recursive, o.waitIndex)
 	if err != nil {
 		c.fail(err, deimos.CauseReadTimeout)
@@ -115,7 +113,8 @@ func (c *call) idle() {
 	}
 	select {
 	case <-c.resumed:
-	case <-c.r.Context().Done():
+	case <-c.stream.left():
+		c.stream.gone = true
 	}
 }
 
@@ -136,8 +135,11 @@ type watchStream struct {
 	// ends with its first event.
 	events, single bool
 	// gone tells that the client has gone, where the request's context does not.
-	gone bool
-	held *store.Event // to be sent before what the watcher has
+	// client ends then, and stopLooking ends looking for that; nil before left.
+	gone        bool
+	client      context.Context
+	stopLooking func()
+	held        *store.Event // to be sent before what the watcher has
 	// frame is what stands around the JSON of an event stream.
 	frame []byte
 	// takenBy is when the client must have taken what was written.
@@ -161,6 +163,15 @@ func newStream(c *call, w *store.Watcher, o *options) *watchStream {
 	}
 	s.timer = time.AfterFunc(limit, s.ring)
 	return s
+}
+
+// left returns a channel that is closed when the client has gone, for where nobody
+// else watches the connection.
+func (s *watchStream) left() <-chan struct{} {
+	if s.client == nil {
+		s.client, s.stopLooking = hangup.Context(s.call.r.Context())
+	}
+	return s.client.Done()
 }
 
 func (s *watchStream) wakeCall() {
@@ -188,6 +199,9 @@ func (s *watchStream) end() {
 		return
 	}
 	s.timer.Stop()
+	if s.stopLooking != nil {
+		s.stopLooking()
+	}
 	s.watcher.Close()
 	s.call.h.metrics.watches.Dec()
 	select {

@@ -20,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/marsevilspirit/deimos"
+	"github.com/marsevilspirit/deimos/internal/hangup"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -220,7 +221,7 @@ func startProxy(t *testing.T, change func(*Config), limit func(*limits), urls ..
 		Proxy:     p,
 		addr:      listener.Addr().String(),
 		url:       "http://" + listener.Addr().String(),
-		server:    &http.Server{Handler: p, DisableGeneralOptionsHandler: true, Protocols: protocols},
+		server:    &http.Server{Handler: p, DisableGeneralOptionsHandler: true, Protocols: protocols, ConnContext: hangup.ConnContext},
 		served:    make(chan error, 1),
 		transport: &http.Transport{DisableCompression: true},
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/marsevilspirit/deimos"
+	"github.com/marsevilspirit/deimos/internal/hangup"
 )
 
 const headerLastEventID = "Last-Event-Id"
@@ -117,6 +118,8 @@ func (s *watchSpec) fromNow() bool { return s.waitIndex == 0 && s.lastEventID ==
 func (c *call) watch(ctx context.Context, spec watchSpec, out *outgoing) {
 	c.p.metrics.watches.Inc()
 	defer c.p.metrics.watches.Dec()
+	ctx, stop := hangup.Context(ctx)
+	defer stop()
 	v, ok := c.settle(ctx, spec, out)
 	if !ok {
 		return
