@@ -96,8 +96,12 @@ func (h *Handler) setClusterHeaders(header http.Header) {
 	header[deimos.HeaderEtcdClusterID] = text.id
 }
 
-// begin sends the status line and the headers.
+// begin sends the status line and the headers. net/http itself would wait for ever
+// for a client that does not take its answer.
 func (c *call) begin(status int) {
+	if _, bounds := c.w.(lane.HeadWriter); !bounds {
+		c.setWriteDeadline(0)
+	}
 	c.status = status
 	c.w.WriteHeader(status)
 }

@@ -205,6 +205,26 @@ func TestABodyThatMeansNothingIsNotWaitedFor(t *testing.T) {
 	}
 }
 
+// A client that asks and does not take the answer must not hold it for ever.
+func TestAnswerThatIsNotTakenIsGivenUp(t *testing.T) {
+	for _, tt := range []struct{ name, header string }{{"lane", ""}, {"net/http", "Origin: http://h\r\n"}} {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, b *fakeBackend, s *testServer) {
+				b.set(t, "/a", strings.Repeat("x", 10000))
+				conn := s.dial()
+				if _, err := io.WriteString(conn, "GET /keys/a HTTP/1.1\r\nHost: h\r\n"+tt.header+"\r\n"); err != nil {
+					t.Fatal(err)
+				}
+				<-time.After(15 * time.Second) // the bubble's clock
+				synctest.Wait()
+				if rest, err := io.ReadAll(conn); err != nil || len(rest) > 0 {
+					t.Errorf("after 15 s the client gets %d bytes, %v, want the end: a pipe holds nothing", len(rest), err)
+				}
+			})
+		})
+	}
+}
+
 func TestSlowHeadIsCut(t *testing.T) {
 	inBubble(t, func(t *testing.T, _ *fakeBackend, s *testServer) {
 		conn := s.dial()

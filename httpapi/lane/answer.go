@@ -10,6 +10,14 @@ import (
 // gatherMaxBytes is how much of an answer is gathered for one write.
 const gatherMaxBytes = 64 << 10
 
+// An answer for which the handler sets no deadline has to be taken within takeTime
+// to begin with and takeStep more for each takeBytes, or a quarter more than that.
+const (
+	takeTime  = 10 * time.Second
+	takeStep  = time.Second
+	takeBytes = 16 << 10
+)
+
 // answer is the [http.ResponseWriter] of a connection. It gathers head and
 // body and sends them with one write, unless they are large, or flushed.
 type answer struct {
@@ -24,8 +32,10 @@ type answer struct {
 	chunked bool
 	// closes tells that the connection ends with this answer.
 	closes bool
-	// held tells that nothing may be sent before the end.
+	// held tells that nothing may be sent before the end, and late that the answer
+	// was waited for.
 	held   bool
+	late   bool
 	out    []byte
 	pooled *[bufferBytes]byte // that out began in
 	err    error
@@ -38,7 +48,7 @@ type answer struct {
 func (a *answer) begin() {
 	clear(a.header)
 	a.began = time.Now()
-	a.wrote, a.bare, a.chunked, a.closes, a.held, a.err = false, false, false, false, false, nil
+	a.wrote, a.bare, a.chunked, a.closes, a.held, a.late, a.err = false, false, false, false, false, false, nil
 	a.writeBy = time.Time{}
 	a.conn.body.by = time.Time{}
 }
@@ -78,8 +88,12 @@ func (a *answer) WriteHead(status int, fields []byte) {
 		a.closes = true
 		a.out = append(a.out, "Connection: close\r\n"...)
 	}
+	now := a.began
+	if a.late || !a.held {
+		now = time.Now()
+	}
 	a.out = append(a.out, "Date: "...)
-	a.out = append(a.out, c.server.date.at(a.began)...)
+	a.out = append(a.out, c.server.date.at(now)...)
 	a.out = append(a.out, "\r\n\r\n"...)
 }
 
@@ -178,9 +192,24 @@ func (a *answer) send() error {
 }
 
 func (a *answer) transmit(p []byte) {
-	if a.err = a.setBound(a.writeBy); a.err == nil {
+	if a.err = a.setBound(a.takenBy(len(p))); a.err == nil {
 		_, a.err = a.conn.nc.Write(p)
 	}
+}
+
+// takenBy returns when the client must have taken n bytes: the handler's deadline, or
+// one as generous as that for a body that comes slowly. It may be that which the
+// connection has.
+func (a *answer) takenBy(n int) time.Time {
+	if !a.writeBy.IsZero() {
+		return a.writeBy
+	}
+	now := time.Now()
+	limit := takeTime + time.Duration(n/takeBytes)*takeStep
+	if left := a.bound.Sub(now); left >= limit && left <= 2*limit {
+		return a.bound
+	}
+	return now.Add(limit + limit/4)
 }
 
 // setBound bounds writing; the zero time lifts the bound.

@@ -156,8 +156,17 @@ func (c *conn) releaseInput() {
 	}
 }
 
+// skipEmptyLine passes over an empty line before a request, which some clients send
+// behind a body (RFC 9112, 2.2).
+func (c *conn) skipEmptyLine() {
+	if c.end-c.start >= 2 && c.in[c.start] == '\r' && c.in[c.start+1] == '\n' {
+		c.start += 2
+	}
+}
+
 // parse makes a request of what was read.
 func (c *conn) parse() bool {
+	c.skipEmptyLine()
 	h := &c.head
 	n := h.parse(c.in[c.start:c.end])
 	if n == 0 {

@@ -144,6 +144,8 @@ func TestRequestsOfAConnection(t *testing.T) {
 			{"GET /keys/a HTTP/1.1\r\nHost: h\r\n\r\n", `lane GET /keys/a "" <nil>`},
 			{"PUT /keys/%41 HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc", `lane PUT /keys/A "abc" <nil>`},
 			{"PUT /keys/a HTTP/1.1\r\nHost: h\r\nContent-Length: 10000\r\n\r\n" + strings.Repeat("x", 10000), `lane PUT /keys/a "` + strings.Repeat("x", 10000) + `" <nil>`},
+			// Some clients send an empty line behind a body.
+			{"\r\nGET /keys/a HTTP/1.1\r\nHost: h\r\n\r\n", `lane GET /keys/a "" <nil>`},
 			// What net/http has to judge takes the connection there.
 			{"PUT /keys/a HTTP/1.1\r\nHost: h\r\nX-Other: 1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n", `net/http PUT /keys/a "x" <nil>`},
 			{"GET /keys/a HTTP/1.1\r\nHost: h\r\nX-Other: 1\r\n\r\n", `net/http GET /keys/a "" <nil>`},
@@ -485,20 +487,73 @@ func TestLargeAnswers(t *testing.T) {
 }
 
 func TestReaderThatTakesNothingIsGivenUp(t *testing.T) {
-	var wrote chan error
-	bubble(t, func(w http.ResponseWriter, _ *http.Request) {
-		if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(10 * time.Second)); err != nil {
-			t.Errorf("SetWriteDeadline() = %v, want nil", err)
+	for _, tt := range []struct {
+		name  string
+		limit time.Duration // that the handler sets; 0: none
+		size  int
+		most  time.Duration
+	}{
+		{"by the handler", 3 * time.Second, 1 << 20, 3 * time.Second},
+		{"where the handler sets no limit", 0, 100, takeTime * 5 / 4},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var wrote chan error
+			bubble(t, func(w http.ResponseWriter, _ *http.Request) {
+				if tt.limit > 0 {
+					if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(tt.limit)); err != nil {
+						t.Errorf("SetWriteDeadline() = %v, want nil", err)
+					}
+				}
+				_, err := w.Write(make([]byte, tt.size))
+				if flusher, ok := w.(interface{ FlushError() error }); ok && err == nil {
+					err = flusher.FlushError()
+				}
+				wrote <- err
+			}, func(r *rig) {
+				wrote = make(chan error, 1)
+				began := time.Now()
+				c := r.dial()
+				defer c.Close()
+				c.send(simple + "\r\n")
+				if timeout, ok := errors.AsType[net.Error](<-wrote); !ok || !timeout.Timeout() {
+					t.Errorf("Write() = nil, want a timeout")
+				}
+				if took := time.Since(began); took > tt.most || took < tt.most*4/5 {
+					t.Errorf("given up after %v, want at most %v and four fifths of that", took, tt.most)
+				}
+			})
+		})
+	}
+}
+
+func TestAClientHasMoreTimeForMoreBytes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var a answer
+		if got, want := time.Until(a.takenBy(1<<20)), (takeTime+64*takeStep)*5/4; got != want {
+			t.Errorf("takenBy(1 MiB) is %v away, want %v", got, want)
 		}
-		_, err := w.Write(make([]byte, 1<<20))
-		wrote <- err
+		a.bound = time.Now().Add(takeTime * 9 / 8)
+		if got := a.takenBy(100); got != a.bound {
+			t.Errorf("takenBy(100) = %v, want the bound that there is, %v: moving it is dear", got, a.bound)
+		}
+		a.writeBy = time.Now().Add(time.Second)
+		if got := a.takenBy(1 << 20); got != a.writeBy {
+			t.Errorf("takenBy(1 MiB) = %v, want the handler's %v", got, a.writeBy)
+		}
+	})
+}
+
+func TestTheDateIsThatOfTheAnswer(t *testing.T) {
+	bubble(t, func(w http.ResponseWriter, r *http.Request) {
+		<-time.After(5 * time.Second)
+		echo(w, r)
 	}, func(r *rig) {
-		wrote = make(chan error, 1)
 		c := r.dial()
 		defer c.Close()
 		c.send(simple + "\r\n")
-		if timeout, ok := errors.AsType[net.Error](<-wrote); !ok || !timeout.Timeout() {
-			t.Errorf("Write() = nil, want a timeout")
+		resp, _ := c.answer()
+		if got, want := resp.Header.Get("Date"), time.Now().UTC().Format(http.TimeFormat); got != want {
+			t.Errorf("Date = %s, want %s", got, want)
 		}
 	})
 }

@@ -23,7 +23,8 @@ type Call interface {
 }
 
 // HeadWriter is the [http.ResponseWriter] that a handler gets here. By it the
-// answers that are given most often go without a map of their header fields.
+// answers that are given most often go without a map of their header fields. It
+// bounds the time that a client takes for an answer, where the handler does not.
 type HeadWriter interface {
 	http.ResponseWriter
 	// WriteHead is WriteHeader for an answer with further header fields, as they

@@ -236,6 +236,11 @@ func TestRequestsInALoop(t *testing.T) {
 	c.say(strings.Repeat("x", 5000))
 	c.want("[alone]", "PUT", strings.Repeat("x", 10000))
 	c.get("quick", "[]")
+	// Some clients send an empty line behind a body.
+	c.say("\r\n" + request("quick") + "\r\n")
+	c.want("[]", "GET", "")
+	c.say("\r\n")
+	c.get("quick", "[]")
 	for _, tt := range []struct{ path, way string }{
 		{"paused", "[paused]"}, {"paused/slow", "[paused slow alone]"}, {"paused/paused/quick", "[paused paused]"},
 	} {

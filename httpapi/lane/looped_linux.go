@@ -124,7 +124,7 @@ func (c *conn) unsent() bool {
 func (c *conn) sendRest() error {
 	a := &c.answer
 	if c.sealed != nil && a.err == nil {
-		if a.err = a.setBound(a.writeBy); a.err == nil {
+		if a.err = a.setBound(a.takenBy(len(c.sealed.out))); a.err == nil {
 			a.err = c.sealed.sendRest()
 		}
 	}

@@ -29,6 +29,9 @@ func (l *loop) serve(c *conn) {
 			}
 			return
 		}
+		if c.skipEmptyLine(); c.start == c.end {
+			continue
+		}
 		if !c.parse() {
 			l.giveAway(c)
 			return
@@ -97,6 +100,7 @@ func (l *loop) step(c *conn) {
 func (l *loop) goOn(c *conn) {
 	if c.woken && !c.away && c.call != nil {
 		c.woken = false
+		c.answer.late = true
 		l.step(c)
 	}
 }
