@@ -1,20 +1,37 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/url"
+	"time"
+)
+
+// A connection whose other side is silent is probed, and given up after half a
+// minute: a client that has lost its power, or a network its memory, would hold its
+// watches for minutes, and an event stream, whose heartbeats lie unacknowledged and
+// keep the probes away, for ever.
+const (
+	probeAfter = 10 * time.Second
+	probePause = 5 * time.Second
+	probes     = 3
+	silenceMax = 30 * time.Second
 )
 
 // listen opens a listener for each URL. When one fails, none stays open.
 func listen(flag string, urls []string) ([]net.Listener, error) {
+	config := net.ListenConfig{
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: probeAfter, Interval: probePause, Count: probes},
+		Control:         boundSilence,
+	}
 	var listeners []net.Listener
 	for _, text := range urls {
 		u, err := url.Parse(text)
 		if err == nil {
 			var l net.Listener
-			if l, err = net.Listen("tcp", u.Host); err == nil {
+			if l, err = config.Listen(context.Background(), "tcp", u.Host); err == nil {
 				listeners = append(listeners, l)
 				continue
 			}
