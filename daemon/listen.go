@@ -9,15 +9,15 @@ import (
 	"time"
 )
 
-// A connection whose other side is silent is probed, and given up after half a
-// minute: a client that has lost its power, or a network its memory, would hold its
-// watches for minutes, and an event stream, whose heartbeats lie unacknowledged and
-// keep the probes away, for ever.
+// A connection whose other side is silent is probed, and given up soon: a client that
+// has lost its power, or a network its memory, would hold its watches for minutes, and
+// an event stream, whose heartbeats lie unacknowledged and keep the probes away, for
+// ever. With a heartbeat each 15 s it is half a minute.
 const (
 	probeAfter = 10 * time.Second
-	probePause = 5 * time.Second
+	probePause = 2 * time.Second
 	probes     = 3
-	silenceMax = 30 * time.Second
+	silenceMax = 15 * time.Second
 )
 
 // listen opens a listener for each URL. When one fails, none stays open.

@@ -38,14 +38,17 @@ func (k *clock) read() (nowMS, shiftMS int64) {
 	return k.nowMS, k.shiftMS
 }
 
-// encodeShared encodes an event for all its watchers at once.
-func (h *Handler) encodeShared(e *store.Event) []byte {
+// encoded returns an event as it goes to all its watchers. Nobody may change it.
+func (h *Handler) encoded(e *store.Event) []byte {
+	if line := e.Encoding(); line != nil {
+		return line
+	}
 	size := 256 + len(e.Node().Value())
 	if p := e.PrevNode(); p != nil {
 		size += len(p.Value())
 	}
 	k := clock{h: h, nowMS: e.NowMS()}
-	return appendEvent(make([]byte, 0, size), e, &k, false)
+	return h.encodings.keep(e, appendEvent(make([]byte, 0, size), e, &k, false))
 }
 
 // appendEvent appends an event as one line of JSON. noValue leaves the nodes

@@ -95,7 +95,7 @@ func FuzzEventAgainstEncodingJSON(f *testing.F) {
 			if p := e.PrevNode(); p != nil {
 				want.PrevNode = referenceFlat(p)
 			}
-			if got, want := h.encodeShared(e), marshal(t, want); !bytes.Equal(got, want) {
+			if got, want := h.encoded(e), marshal(t, want); !bytes.Equal(got, want) {
 				t.Errorf("encode(%+v) = %s, want %s", r, got, want)
 			}
 			for _, recursive := range []bool{false, true} {

@@ -154,8 +154,7 @@ type Handler struct {
 	metrics       *metrics
 	metricsPage   http.Handler
 	version       []byte
-	// encode is the method value encodeShared, made once.
-	encode func(*store.Event) []byte
+	encodings     encodings
 	// status holds the header texts of the last seen cluster id and term.
 	status atomic.Pointer[statusText]
 	// getsSuccess and getsFail count the reads that have looked a key up. A
@@ -203,6 +202,7 @@ func New(cfg Config) (*Handler, error) {
 		now:           cfg.Now,
 		metrics:       m,
 		version:       versionBody(cfg.Version),
+		encodings:     encodings{bytesMax: encodingsBytes, countMax: encodingsCount},
 		limits: limits{
 			bodyBase:  10 * time.Second,
 			bodyStep:  time.Second,
@@ -227,7 +227,6 @@ func New(cfg Config) (*Handler, error) {
 		h.now = time.Now
 	}
 	h.metricsPage = newMetricsPage(cfg.Gatherer, h.log)
-	h.encode = h.encodeShared
 	h.calls.New = func() any { return newCall(h, new(buffers)) }
 	return h, nil
 }

@@ -242,7 +242,7 @@ func (s *watchStream) poll() (*store.Event, error) {
 
 // send writes one event.
 func (s *watchStream) send(e *store.Event) (bytes int, ok bool) {
-	line := e.Encoded(s.call.h.encode)
+	line := s.call.h.encoded(e)
 	if !s.events {
 		return len(line), s.call.write(line)
 	}

@@ -12,9 +12,10 @@ type Event struct {
 	node    *Node
 	prev    *Node
 	nowMS   int64
-	encoded atomic.Pointer[[]byte]
 	kind    eventKind
 	refresh bool
+	// encoding is all that changes.
+	encoding atomic.Pointer[[]byte]
 }
 
 type eventKind uint8
@@ -60,20 +61,23 @@ func (e *Event) NowMS() int64 { return e.nowMS }
 // Refresh reports whether the event only renewed a TTL; no watcher gets it.
 func (e *Event) Refresh() bool { return e.refresh }
 
-// Encoded returns what encode makes of the event. The bytes are kept and given
-// to every later caller, whatever function it passes, so all callers must use
-// the same one; nobody may change them. Callers that race may each encode, and
-// one result is kept. The kept bytes live as long as the event.
-func (e *Event) Encoded(encode func(*Event) []byte) []byte {
-	if kept := e.encoded.Load(); kept != nil {
+// Encoding returns what [Event.KeepEncoding] has kept, nil if there is nothing.
+// Nobody may change it. Any goroutine may call it.
+func (e *Event) Encoding() []byte {
+	if kept := e.encoding.Load(); kept != nil {
 		return *kept
 	}
-	encoded := encode(e)
-	if !e.encoded.CompareAndSwap(nil, &encoded) {
-		return *e.encoded.Load()
-	}
-	return encoded
+	return nil
 }
+
+// KeepEncoding keeps what the event is for those who watch it, so that it is made
+// once for all of them. It returns false, and keeps what there is, if somebody was
+// faster. The history does not count these bytes: whoever keeps them bounds them, by
+// [Event.DropEncoding]. Any goroutine may call it.
+func (e *Event) KeepEncoding(b []byte) bool { return e.encoding.CompareAndSwap(nil, &b) }
+
+// DropEncoding forgets what was kept. Any goroutine may call it.
+func (e *Event) DropEncoding() { e.encoding.Store(nil) }
 
 // removes reports whether the event took its node out of the tree.
 func (e *Event) removes() bool { return e.kind >= kindDelete }
@@ -85,7 +89,7 @@ const eventOverheadBytes = 192
 // cost is what the event counts for in the history and in the queue of a
 // watcher: the bytes of its key, of its value and of the previous value, and
 // the overhead. A value that two events share counts for both, because either
-// may outlive the other; bytes that Encoded keeps do not count.
+// may outlive the other; what KeepEncoding keeps does not count.
 func (e *Event) cost() int64 {
 	cost := int64(eventOverheadBytes + len(e.node.key) + len(e.node.value))
 	if e.prev != nil {

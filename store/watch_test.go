@@ -366,50 +366,31 @@ func TestHistoryToReplayDoesNotCountAsSlow(t *testing.T) {
 	}
 }
 
-func TestEventIsEncodedOnce(t *testing.T) {
-	s := New(Config{})
-	watchers := []*Watcher{mustWatch(t, s, "/a", false, 0), mustWatch(t, s, "/", true, 0)}
-	mustApply(t, s, set("/a", "1"))
-	calls := 0
-	encode := func(e *Event) []byte {
-		calls++
-		return []byte(eventText(e))
-	}
-	var first []byte
-	for _, w := range watchers {
-		e, err := w.Next(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		got := e.Encoded(encode)
-		if first == nil {
-			first = got
-		}
-		if string(got) != "set /a=1 2/2" || &got[0] != &first[0] {
-			t.Errorf("Encoded() = %q, want the same bytes for all", got)
-		}
-	}
-	if calls != 1 {
-		t.Errorf("encode was called %d times, want 1", calls)
-	}
-}
-
-func TestRacingEncodersShareOneResult(t *testing.T) {
+func TestTheFirstEncodingOfAnEventIsKept(t *testing.T) {
 	s := New(Config{})
 	e, err := s.Apply(set("/a", "1"), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	results := make([][]byte, 8)
+	if got := e.Encoding(); got != nil {
+		t.Errorf("Encoding() = %q, want none yet", got)
+	}
+	var first atomic.Int32
 	var group sync.WaitGroup
-	for i := range results {
-		group.Go(func() { results[i] = e.Encoded(func(e *Event) []byte { return []byte(eventText(e)) }) })
+	for i := range 8 {
+		group.Go(func() {
+			if e.KeepEncoding([]byte{byte(i)}) {
+				first.Add(1)
+			}
+		})
 	}
 	group.Wait()
-	for i, r := range results {
-		if &r[0] != &results[0][0] {
-			t.Errorf("caller %d got bytes of its own", i)
-		}
+	if got := e.Encoding(); first.Load() != 1 || len(got) != 1 {
+		t.Errorf("%d of 8 were first and %q is kept, want one", first.Load(), got)
+	}
+	e.DropEncoding()
+	if got := e.Encoding(); got != nil {
+		t.Errorf("Encoding() = %q after DropEncoding(), want none", got)
 	}
 }
 
