@@ -16,6 +16,7 @@ import (
 
 	"github.com/marsevilspirit/deimos"
 	"github.com/marsevilspirit/deimos/client"
+	"github.com/marsevilspirit/deimos/daemon"
 )
 
 // The formats of deimos config show besides formatJSON.
@@ -132,7 +133,10 @@ func configApplyCommand(env []string) *cobra.Command {
 print what has changed: + for a new key, ~ for a changed one, - for a removed one.
 Only what differs is written, each key on the condition that nobody has changed
 it meanwhile (exit code 4). Keys that the file does not have stay, unless --prune
-is given.`,
+is given.
+
+An empty file is wrong use (exit code 2), because it mostly comes from a program
+that has failed; an empty map is written {}, and empties DIR with --prune.`,
 		Example:           "  deimos config apply /app app.yaml --dry-run",
 		Args:              wants("DIR", "FILE"),
 		ValidArgsFunction: completeKeys(env),
@@ -167,27 +171,34 @@ is given.`,
 
 // readTree returns the values of a file by the keys that they have below dir.
 func (s *session) readTree(dir, name string) (map[string]string, error) {
-	var text []byte
-	var err error
+	in := s.in
 	if name == "-" {
-		text, err = io.ReadAll(s.in)
+		name = "the input"
 	} else {
-		text, err = os.ReadFile(name)
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		in = f
 	}
-	if err != nil {
-		return nil, err
-	}
-	var document yaml.Node // JSON is YAML
-	if err := yaml.Unmarshal(text, &document); err != nil {
+	var document, surplus yaml.Node // JSON is YAML
+	decoder := yaml.NewDecoder(in)
+	switch err := decoder.Decode(&document); {
+	case errors.Is(err, io.EOF):
+		// Most likely what should have written it has failed, and to --prune an
+		// empty map means that everything has to go.
+		return nil, daemon.Usagef("%s is empty, and nothing was changed: an empty map is written {}", name)
+	case err != nil:
 		return nil, fmt.Errorf("%s is neither YAML nor JSON: %v", name, err)
 	}
-	values := map[string]string{}
-	if len(document.Content) == 0 {
-		return values, nil
+	if err := decoder.Decode(&surplus); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%s has more than one document, and nothing was changed: apply them one by one", name)
 	}
 	if document.Content[0].Kind != yaml.MappingNode {
 		return nil, fmt.Errorf("%s is no map of names and values", name)
 	}
+	values := map[string]string{}
 	if err := addValues(values, dir, document.Content[0]); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}

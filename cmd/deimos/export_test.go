@@ -170,9 +170,35 @@ func TestConfigurationFilesAreAppliedAndShown(t *testing.T) {
 		{"a: &x {b: 1}\nc: *x\n", "line 2: /app/c is a list or an alias"},
 		{"a: {", "is neither YAML nor JSON"},
 		{"one value", "is no map"},
+		{"--- # nothing yet\n", "is no map"},
+		{"a: 1\n---\nb: 2\n", "has more than one document"},
+		{"a: 1\n---\nb: {", "has more than one document"},
 	} {
 		if o := p.run("config", "apply", "/app", file(t, tt.text)); o.code == exitOK || !strings.Contains(o.stderr, tt.want) || o.stdout != "" {
 			t.Errorf("deimos config apply of %q = %+v, want %q", tt.text, o, tt.want)
 		}
 	}
+}
+
+// What should have written the file may have failed.
+func TestAnEmptyConfigurationFileRemovesNothing(t *testing.T) {
+	p := newPrompt(t)
+	p.must("put", "/app/name", "v")
+	for _, text := range []string{"", "\n \n", "# nothing yet\n"} {
+		for _, flags := range [][]string{nil, {"--prune"}, {"--prune", "--dry-run"}} {
+			name := file(t, text)
+			o := p.run(append([]string{"config", "apply", "/app", name}, flags...)...)
+			want := outcome{exitUsage, "", "deimos: " + name + " is empty, and nothing was changed: an empty map is written {}\n"}
+			if o != want {
+				t.Errorf("deimos config apply of %q with %q = %+v, want %+v", text, flags, o, want)
+			}
+		}
+	}
+	empty := file(t, "{}\n")
+	p.steps([]step{
+		{args: "get /app/name", stdout: "v\n"},
+		{args: "config apply /app " + empty},
+		{args: "config apply /app " + empty + " --prune", stdout: "- /app/name v\n"},
+		{args: "ls /app"},
+	})
 }
