@@ -65,8 +65,9 @@ type Options struct {
 	// TTL is how long a term outlives a leader that has died, in whole seconds,
 	// rounded up. 0: DefaultTTL.
 	TTL time.Duration
-	// Logger is told of failed renewals, and of a candidate that has lost its
-	// place in the queue and has to line up again. Nil: discarded.
+	// Logger is told when renewals, or the tries of a candidate that waits, begin
+	// to fail and when they work again, and of a candidate that has lost its place
+	// in the queue and has to line up again. Nil: discarded.
 	Logger *slog.Logger
 }
 

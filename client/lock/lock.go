@@ -86,8 +86,9 @@ type Options struct {
 	// Owner tells others who holds the lock or waits for it. It need not be
 	// unique. Empty: host name and process id.
 	Owner string
-	// Logger is told of failed renewals, and of a contender that has lost its
-	// place in the queue and has to line up again. Nil: discarded.
+	// Logger is told when renewals, or the tries of a contender that waits, begin
+	// to fail and when they work again, and of a contender that has lost its place
+	// in the queue and has to line up again. Nil: discarded.
 	Logger *slog.Logger
 }
 

@@ -66,7 +66,8 @@ func (s *session) runUnder(ctx context.Context, l lease, ttl time.Duration, argv
 // errNoLife is the answer to a --ttl of a lease that is over at once.
 var errNoLife = daemon.Usagef("--ttl: a lease has to live: give it 15s or more, and 2s at least")
 
-func (s *session) log() *slog.Logger { return newLogger(slog.LevelWarn, formatText, s.err) }
+// log returns a log on the standard error.
+func (s *session) log(level slog.Level) *slog.Logger { return newLogger(level, formatText, s.err) }
 
 func lockCommand(env []string) *cobra.Command {
 	var (
@@ -91,7 +92,7 @@ which they came.` + holdHelp,
 		if ttl <= 0 {
 			return errNoLife
 		}
-		l, err := lock.Acquire(ctx, s.Client, own[0], lock.Options{TTL: ttl, Owner: owner, Logger: s.log()})
+		l, err := lock.Acquire(ctx, s.Client, own[0], lock.Options{TTL: ttl, Owner: owner, Logger: s.log(slog.LevelInfo)})
 		if err != nil {
 			return err
 		}
@@ -122,7 +123,7 @@ which they came.` + holdHelp,
 		if ttl <= 0 {
 			return errNoLife
 		}
-		e, err := election.New(s.Client, own[0], election.Options{TTL: ttl, Logger: s.log()})
+		e, err := election.New(s.Client, own[0], election.Options{TTL: ttl, Logger: s.log(slog.LevelInfo)})
 		if err != nil {
 			return err
 		}

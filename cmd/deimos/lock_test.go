@@ -1,14 +1,19 @@
 package main
 
 import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/marsevilspirit/deimos"
 	"github.com/marsevilspirit/deimos/internal/clustertest"
 )
 
@@ -36,6 +41,32 @@ func TestCommandsRunWhileALeaseIsHeld(t *testing.T) {
 			}
 			if o := p.run(name, "n", "--", "/nowhere/command"); o.code != exitNotRun || !strings.Contains(o.stderr, `"/nowhere/command" cannot be started`) {
 				t.Errorf("deimos %s -- /nowhere/command = %+v, want code %d", name, o, exitNotRun)
+			}
+		})
+	}
+}
+
+// The cluster takes no write: whoever waits for a lock or a lead is told why.
+func TestWhoWaitsIsToldOfAnOutage(t *testing.T) {
+	for _, name := range []string{"lock", "elect"} {
+		t.Run(name, func(t *testing.T) {
+			var posts atomic.Int64
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == http.MethodPost {
+					posts.Add(1)
+				}
+				w.WriteHeader(http.StatusInsufficientStorage)
+				fmt.Fprintf(w, `{"errorCode":300,"message":"Raft Internal Error","cause":%q,"index":1}`, deimos.CauseDiskReserve)
+			}))
+			defer server.Close()
+			p := &prompt{t, []string{envEndpoints + "=" + server.URL}}
+			r := p.start(append([]string{name, "n"}, shell("true")...)...)
+			clustertest.Eventually(t, "the third try", func() bool { return posts.Load() >= 3 })
+			if code := r.stop(); code != exitFailure {
+				t.Errorf("deimos %s = %d, want %d", name, code, exitFailure)
+			}
+			if got := r.stderr.String(); strings.Count(got, "level=WARN") != 1 || !strings.Contains(got, deimos.CauseDiskReserve) {
+				t.Errorf("deimos %s has said %q, want one warning with the cause", name, got)
 			}
 		})
 	}

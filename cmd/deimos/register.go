@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"slices"
 	"strings"
 
@@ -53,7 +54,7 @@ Otherwise the exit code is that of the command.`,
 		in.Service, in.Addr = args[0], args[1]
 		first, stop := context.WithTimeout(ctx, s.timeout)
 		defer stop()
-		r, err := registry.Register(first, s.Client, in, registry.WithPrefix(dir), registry.WithLogger(s.log()))
+		r, err := registry.Register(first, s.Client, in, registry.WithPrefix(dir), registry.WithLogger(s.log(slog.LevelWarn)))
 		if err != nil {
 			return err
 		}
@@ -125,7 +126,7 @@ for each: added, updated or removed.`,
 		}
 		first, stop := context.WithTimeout(ctx, s.timeout)
 		defer stop()
-		v, err := registry.Discover(first, s.Client, args[0], registry.WithPrefix(dir), registry.WithLogger(s.log()))
+		v, err := registry.Discover(first, s.Client, args[0], registry.WithPrefix(dir), registry.WithLogger(s.log(slog.LevelWarn)))
 		if err != nil {
 			return err
 		}

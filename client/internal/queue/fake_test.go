@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -216,15 +217,13 @@ func (l *lines) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-func (l *lines) has(message string) bool {
+func (l *lines) has(message string) bool { return slices.Contains(l.all(), message) }
+
+// all returns the messages so far.
+func (l *lines) all() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, m := range l.seen {
-		if m == message {
-			return true
-		}
-	}
-	return false
+	return slices.Clone(l.seen)
 }
 
 // unknown is the error of a write whose answer was lost.

@@ -136,7 +136,7 @@ func (l *Lease) Release(ctx context.Context) error {
 // known.
 func (l *Lease) remove(ctx context.Context) (found bool, err error) {
 	doubt := false
-	for {
+	for failures := 0; ; failures++ {
 		limited, cancel := context.WithTimeout(ctx, l.requestMax())
 		err := l.line.remove(limited, l.place)
 		cancel()
@@ -149,7 +149,7 @@ func (l *Lease) remove(ctx context.Context) (found bool, err error) {
 			return false, err
 		}
 		doubt = doubt || errors.Is(err, client.ErrUnknownOutcome)
-		if retry.Sleep(ctx, retryPause) != nil {
+		if retry.Sleep(ctx, retry.Pause(failures, pauseMin, l.pauseMax())) != nil {
 			return false, err
 		}
 	}
@@ -158,10 +158,15 @@ func (l *Lease) remove(ctx context.Context) (found bool, err error) {
 // requestMax bounds one request for a lease, so that there is time for another.
 func (l *Lease) requestMax() time.Duration { return l.cfg.TTL / 5 }
 
+// pauseMax bounds the pause after a request for a lease that has failed, so that
+// there is time for many.
+func (l *Lease) pauseMax() time.Duration { return min(l.cfg.TTL/20, time.Second) }
+
 // keep renews the place until the lease ends.
 func (l *Lease) keep(sent time.Time) {
 	defer close(l.kept)
 	defer l.timer.Stop()
+	failures := 0
 	for next := sent.Add(l.cfg.TTL / 3); retry.Sleep(l.ctx, time.Until(next)) == nil; {
 		sent = time.Now()
 		limited, cancel := context.WithTimeout(l.ctx, l.requestMax())
@@ -170,13 +175,20 @@ func (l *Lease) keep(sent time.Time) {
 		switch {
 		case err == nil:
 			l.renewed(sent)
+			if failures > 0 {
+				l.cfg.Log.Info("renewal works again", "key", l.place.Key, "failures", failures)
+			}
+			failures = 0
 			next = sent.Add(l.cfg.TTL / 3)
 		case isGone(err):
 			l.end(fmt.Errorf("%w: the key %s is gone: %w", ErrLost, l.place.Key, err))
 		case l.ctx.Err() == nil:
-			l.cfg.Log.Warn("renewal failed", "key", l.place.Key, "error", err)
+			if failures == 0 {
+				l.cfg.Log.Warn("renewal fails, trying on", "key", l.place.Key, "error", err)
+			}
+			failures++
 			l.failed(err)
-			next = time.Now().Add(min(l.cfg.TTL/20, retryPause*10))
+			next = time.Now().Add(l.pauseMax())
 		}
 	}
 }

@@ -33,10 +33,13 @@ const (
 	// leaveMax bounds what a contender who gives up does to remove its place.
 	leaveMax = 2 * time.Second
 	// A request to take a place whose outcome is not known may be applied a
-	// little later. Who gives up looks so often, with retryPause between.
+	// little later. Who gives up looks so often, with leavePause between.
 	leaveLooks = 5
-	// retryPause is how long a contender waits after a failure.
-	retryPause = 100 * time.Millisecond
+	// The pauses after a failure, the longer the more there were in a row.
+	pauseMin = 100 * time.Millisecond
+	pauseMax = 5 * time.Second
+	// leavePause is the time between two looks of one who gives up.
+	leavePause = 100 * time.Millisecond
 	// patienceMax bounds how long one watch is trusted: a member that is cut off
 	// has nothing to tell and does not say so.
 	patienceMax = 30 * time.Second
@@ -54,7 +57,7 @@ type Config struct {
 	Dir   string        // the line: an absolute key
 	Owner string        // what others are told of the contender
 	TTL   time.Duration // of its key
-	Log   *slog.Logger  // told of lost places and failed renewals
+	Log   *slog.Logger  // told of lost places, and when requests begin to fail and work again
 }
 
 // Wait takes a place at the end of the line and returns its lease when it has
@@ -106,6 +109,8 @@ type contender struct {
 	doubt bool
 	// answered says that the cluster has answered once.
 	answered bool
+	// failures is how many tries in a row have failed to get on in the line.
+	failures int
 }
 
 func newContender(l line, cfg Config) *contender {
@@ -129,11 +134,23 @@ func (w *contender) wait(ctx context.Context) error {
 		case !isTemporary(err), errors.Is(err, client.ErrNoEndpoint) && !w.answered:
 			return err
 		}
-		w.cfg.Log.Debug("queue is not reached", "queue", w.cfg.Dir, "error", err)
-		if err := retry.Sleep(ctx, retryPause); err != nil {
+		if w.failures == 0 {
+			w.cfg.Log.Warn("waiting in the queue fails, trying on", "queue", w.cfg.Dir, "error", err)
+		}
+		pause := retry.Pause(w.failures, pauseMin, pauseMax)
+		w.failures++
+		if err := retry.Sleep(ctx, pause); err != nil {
 			return fmt.Errorf("waiting for the turn: %w", err)
 		}
 	}
+}
+
+// goesOn notes that the contender has got on in the line.
+func (w *contender) goesOn() {
+	if w.failures > 0 {
+		w.cfg.Log.Info("waiting in the queue goes on", "queue", w.cfg.Dir, "failures", w.failures)
+	}
+	w.failures = 0
 }
 
 // try is one attempt without waiting for anybody.
@@ -219,6 +236,7 @@ func (w *contender) adopt(ctx context.Context) error {
 func (w *contender) have(ctx context.Context, p Place, sent time.Time) {
 	w.lease = newLease(ctx, w.line, w.cfg, p, sent)
 	w.doubt, w.answered = false, true
+	w.goesOn()
 }
 
 // look reads the line and returns it with the contender's position. Other places
@@ -244,6 +262,7 @@ func (w *contender) look(ctx context.Context) (places []Place, at int, index uin
 		w.lease.end(fmt.Errorf("%w: the key %s is gone", ErrLost, w.lease.place.Key))
 		return nil, 0, 0, errNoPlace
 	}
+	w.goesOn()
 	return places, at, index, nil
 }
 
@@ -301,7 +320,7 @@ func (w *contender) leave(ctx context.Context) {
 				}
 			}
 		}
-		if w.doubt && retry.Sleep(ctx, retryPause) != nil {
+		if w.doubt && retry.Sleep(ctx, leavePause) != nil {
 			return
 		}
 	}
