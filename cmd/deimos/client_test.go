@@ -179,6 +179,9 @@ func TestWrongUseOfTheClientSendsNothing(t *testing.T) {
 		{"members add", "needs PEER_URL..."},
 		{"members update n1", "needs PEER_URL..."},
 		{"members remove", "needs MEMBER"},
+		{"completion", "needs one of the commands bash, fish, powershell, zsh"},
+		{"completion nope", `no command "nope"`},
+		{"completion bash zsh", `unexpected argument "zsh"`},
 	} {
 		o := p.run(strings.Fields(tt.args)...)
 		if o.code != exitUsage || !strings.Contains(o.stderr, tt.want) || strings.Count(o.stderr, "\n") != 1 || o.stdout != "" {
@@ -314,6 +317,9 @@ func TestTheShellIsOfferedKeysAndMembers(t *testing.T) {
 		{[]string{"members", "promote", "m"}, "m1\n:4\n"},
 		{[]string{"get", "--endpoints", "http://127.0.0.1:1", "/"}, ":4\n"},
 		{[]string{"get", "-o", ""}, "plain\ntable\njson\n:4\n"},
+		{[]string{"get", "--out"}, "--output\tFORMAT of the output: plain, table or json\n:4\n"},
+		{[]string{"--listen-p"}, "--listen-peer-urls\twhere the member listens for the other members\n:4\n"},
+		{[]string{"--name", "n1", "-initial-cluster", "n1=http://x:1", "--vers"}, "--version\tprint the version and exit\n:4\n"},
 	} {
 		if o := p.run(append([]string{"__complete"}, tt.args...)...); o.stdout != tt.want {
 			t.Errorf("deimos __complete %q = %q, want %q", tt.args, o.stdout, tt.want)
@@ -357,6 +363,7 @@ func TestManualPagesAreWritten(t *testing.T) {
 	p := &prompt{t, []string{envEndpoints + "=http://secret.test:1"}}
 	p.must("man", dir)
 	for name, want := range map[string]string{
+		"deimos-lock.1":        `deimos lock NAME [flags] -- COMMAND...\fP`,
 		"deimos.1":             "--bootstrap-config",
 		"deimos-get.1":         "Exit codes",
 		"deimos-exec-watch.1":  "DEIMOS_WATCH_KEY",
@@ -369,6 +376,28 @@ func TestManualPagesAreWritten(t *testing.T) {
 	}
 	if o := p.run("man"); o.code != exitUsage {
 		t.Errorf("deimos man = %+v, want code %d", o, exitUsage)
+	}
+}
+
+func TestACommandLineIsTheLastOfAUsageLine(t *testing.T) {
+	for _, name := range []string{"lock", "elect", "register", "exec-watch"} {
+		c, _, err := newRoot(nil).Find([]string{name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.TrimSuffix(c.UseLine(), "]"); !strings.HasSuffix(got, "-- COMMAND...") || !strings.Contains(got, " [flags] ") {
+			t.Errorf("the usage line of deimos %s = %q, want flags before the command", name, got)
+		}
+	}
+}
+
+func TestHelpThatCannotBePrintedIsAFailure(t *testing.T) {
+	for _, args := range []string{"help", "help get", "get --help", "completion --help", "--help"} {
+		var stderr bytes.Buffer
+		code := run(t.Context(), strings.Fields(args), nil, brokenWriter{}, &stderr)
+		if code != exitFailure || stderr.String() != "deimos: print help: broken pipe\n" {
+			t.Errorf("deimos %s = %d with stderr %q, want %d and why", args, code, &stderr, exitFailure)
+		}
 	}
 }
 

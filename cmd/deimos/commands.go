@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -33,9 +34,8 @@ func isCommand(args []string) bool {
 		return false
 	}
 	root := newRoot(nil)
-	root.InitDefaultCompletionCmd(args...)
-	return slices.ContainsFunc(root.Commands(), func(c *cobra.Command) bool { return c.Name() == args[0] }) ||
-		args[0] == cobra.ShellCompRequestCmd || args[0] == cobra.ShellCompNoDescRequestCmd
+	addCompletion(root)
+	return slices.ContainsFunc(root.Commands(), func(c *cobra.Command) bool { return c.Name() == args[0] }) || isCompletion(args)
 }
 
 // runCommand runs the command that args name, in the environment env
@@ -43,10 +43,28 @@ func isCommand(args []string) bool {
 // stderr about an error that is returned.
 func runCommand(ctx context.Context, args, env []string, stdout, stderr io.Writer) error {
 	root := newRoot(env)
-	root.SetArgs(normalizeFor(root, args))
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	return root.ExecuteContext(ctx)
+	addCompletion(root)
+	if isCompletion(args) {
+		offerFlags(root)
+	}
+	root.SetArgs(normalizeFor(root, args))
+	var helpErr error // which cobra does not ask for
+	root.SetHelpFunc(func(c *cobra.Command, _ []string) { helpErr = printCommandHelp(c) })
+	if err := root.ExecuteContext(ctx); err != nil {
+		return err
+	}
+	return helpErr
+}
+
+// printCommandHelp explains a command on its standard output.
+func printCommandHelp(c *cobra.Command) error {
+	_, err := fmt.Fprintf(c.OutOrStdout(), "%s\n\n%s", strings.TrimSpace(orElse(c.Long, c.Short)), c.UsageString())
+	if err != nil {
+		return fmt.Errorf("print help: %w", err)
+	}
+	return nil
 }
 
 // normalizeFor is normalize for the flags of commands. An argument that is not

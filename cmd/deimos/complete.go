@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/marsevilspirit/deimos"
 )
@@ -18,6 +19,52 @@ const (
 	// completeMax is how many keys a shell is given.
 	completeMax = 1000
 )
+
+// addCompletion adds the command that prints scripts for shells, which write to
+// the output that root has now. Wrong use of it is that of other commands.
+func addCompletion(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.Name() != "completion" {
+			continue
+		}
+		c.Args, c.RunE = noSuchCommand, needsCommand
+		for _, shell := range c.Commands() {
+			shell.Args = wants()
+		}
+	}
+}
+
+// isCompletion tells whether a shell asks what may come next.
+func isCompletion(args []string) bool {
+	return len(args) > 0 && (args[0] == cobra.ShellCompRequestCmd || args[0] == cobra.ShellCompNoDescRequestCmd)
+}
+
+// offerFlags makes the tree fit for what a shell is told of flags: the root has
+// those of a member, and usages are without the marks of their values.
+func offerFlags(root *cobra.Command) {
+	for _, o := range new(settings).options() {
+		for _, name := range o.names() {
+			if o.value.Type() == kindBool {
+				root.Flags().Bool(name, false, o.usage)
+			} else {
+				root.Flags().String(name, "", o.usage)
+			}
+			root.Flags().Lookup(name).Hidden = name == o.alias
+		}
+	}
+	root.Flags().Bool("version", false, "print the version and exit")
+	unmark(root)
+}
+
+// unmark removes the marks of values from the usages of the flags of a command
+// and of those below it.
+func unmark(c *cobra.Command) {
+	c.Flags().VisitAll(func(f *pflag.Flag) { _, f.Usage = pflag.UnquoteUsage(f) })
+	for _, sub := range c.Commands() {
+		unmark(sub)
+	}
+}
 
 // complete offers values of a flag to the shell.
 func complete(c *cobra.Command, flag string, values ...string) {
