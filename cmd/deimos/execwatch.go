@@ -17,7 +17,7 @@ const envWatch = envPrefix + "WATCH_"
 func execWatchCommand(env []string) *cobra.Command {
 	var f watchFlags
 	c := &cobra.Command{
-		Use:   "exec-watch KEY -- COMMAND...",
+		Use:   "exec-watch KEY [flags] -- COMMAND...",
 		Short: "Run a command for each change of a key",
 		Long: `Run a command for each change of a key, one after the other. It finds what has
 happened in DEIMOS_WATCH_ACTION (set, create, update, delete, expire,

@@ -75,7 +75,7 @@ func lockCommand(env []string) *cobra.Command {
 		owner string
 	)
 	c := &cobra.Command{
-		Use:   "lock NAME -- COMMAND...",
+		Use:   "lock NAME [flags] -- COMMAND...",
 		Short: "Run a command while holding a lock",
 		Long: `Run a command while holding a lock. Those who wait for it get it in the order in
 which they came.` + holdHelp,
@@ -106,7 +106,7 @@ func electCommand(env []string) *cobra.Command {
 		value string
 	)
 	c := &cobra.Command{
-		Use:   "elect NAME -- COMMAND...",
+		Use:   "elect NAME [flags] -- COMMAND...",
 		Short: "Run a command while leading",
 		Long: `Run a command while being the elected leader. Candidates lead in the order in
 which they came.` + holdHelp,

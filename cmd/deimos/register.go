@@ -23,7 +23,7 @@ func registerCommand(env []string) *cobra.Command {
 	in := registry.Instance{}
 	var dir string
 	c := &cobra.Command{
-		Use:   "register SERVICE HOST:PORT [-- COMMAND...]",
+		Use:   "register SERVICE HOST:PORT [flags] [-- COMMAND...]",
 		Short: "Keep a service registered",
 		Long: `Keep an instance of a service registered until the command line is ended, or
 while a command runs. The entry is removed then; if this program dies, the
