@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -28,7 +30,10 @@ func (e *explained) Unwrap() error { return e.err }
 
 // explain says what an error of the client means to somebody at a prompt, and
 // what to do.
-func explain(c *cobra.Command, err error) error {
+func explain(c *cobra.Command, err error) error { return explainFrom(c, "--endpoints", err) }
+
+// explainFrom is explain for a client whose endpoints another flag has named.
+func explainFrom(c *cobra.Command, flag string, err error) error {
 	var (
 		unknown     *client.UnknownOutcomeError
 		unreachable *client.NoEndpointError
@@ -42,18 +47,17 @@ func explain(c *cobra.Command, err error) error {
 	case isSaid(err):
 		return err
 	case errors.As(err, &unknown):
-		text = fmt.Sprintf("it is not known whether %s was done, because %s gave no answer (%v): look before you repeat it",
-			unknown.Op, unknown.Endpoint, unknown.Err)
+		text = fmt.Sprintf("it is not known whether %s was done, because %s: look before you repeat it", unknown.Op, explainUnknown(unknown))
 	case errors.Is(err, deimos.ErrLeaderElection):
 		text = "the cluster has no leader at the moment, and nothing was changed: try again, and see deimos health"
 	case errors.As(err, &unreachable):
-		text = explainUnreachable(unreachable)
+		text = explainUnreachable(unreachable, flag)
 	case errors.As(err, &refused):
 		text = explainRefusal(c, refused)
 	case errors.As(err, &status) && status.Status == http.StatusNotFound && strings.Contains(status.Message, "page not found"):
 		text = fmt.Sprintf("%s does not know %s: is it a member, and --prefix right?", status.Endpoint, status.Op)
 	case errors.As(err, &status) && strings.Contains(status.Message, "HTTP request to an HTTPS server"):
-		text = fmt.Sprintf("%s speaks TLS: use https:// in --endpoints", status.Endpoint)
+		text = fmt.Sprintf("%s speaks TLS: use https:// in %s", status.Endpoint, flag)
 	case errors.Is(err, client.ErrInvalidArgument):
 		return daemon.Usagef("%s", trimClient(err))
 	case errors.Is(err, context.Canceled):
@@ -74,22 +78,70 @@ func isSaid(err error) bool {
 
 func trimClient(err error) string { return strings.TrimPrefix(err.Error(), "client: ") }
 
-func explainUnreachable(e *client.NoEndpointError) string {
+// explainUnknown says why nobody knows what became of a write: there was no
+// answer, or one that leaves it open.
+func explainUnknown(e *client.UnknownOutcomeError) string {
+	if refused, ok := errors.AsType[*deimos.Error](e.Err); ok {
+		return fmt.Sprintf("%s answered %q", e.Endpoint, refused.Cause)
+	}
+	if status, ok := errors.AsType[*client.StatusError](e.Err); ok {
+		return fmt.Sprintf("%s answered with status %d: %q", e.Endpoint, status.Status, status.Message)
+	}
+	return fmt.Sprintf("%s gave no answer (%v)", e.Endpoint, e.Err)
+}
+
+func explainUnreachable(e *client.NoEndpointError, flag string) string {
 	var failures []string
 	for _, f := range e.Failures {
 		failures = append(failures, fmt.Sprintf("%s: %v", f.Endpoint, f.Err))
 	}
-	advice := "is a member running there? See --endpoints"
-	var authority x509.UnknownAuthorityError
-	switch text := e.Error(); {
-	case errors.As(e, &authority):
-		advice = "name the authority of the members with --cacert"
-	case strings.Contains(text, "certificate required"), strings.Contains(text, "bad certificate"):
-		advice = "present a certificate with --cert and --key"
-	case strings.Contains(text, "HTTP response to HTTPS"):
-		advice = "use http:// in --endpoints"
+	return fmt.Sprintf("no endpoint answers: %s: %s", strings.Join(failures, "; "), advice(flag, e))
+}
+
+// advice says what to do when no endpoint answers: what fits the first failure
+// for which there is something better than to look for a member.
+func advice(flag string, errs ...error) string {
+	for _, err := range errs {
+		e, ok := errors.AsType[*client.NoEndpointError](err)
+		if !ok {
+			continue
+		}
+		for _, f := range e.Failures {
+			if text := adviceFor(flag, f); text != "" {
+				return text
+			}
+		}
 	}
-	return fmt.Sprintf("no endpoint answers: %s: %s", strings.Join(failures, "; "), advice)
+	return "is a member running there? See " + flag
+}
+
+// adviceFor returns what to do about an endpoint where there is a server with
+// which no connection comes about, and nothing for others.
+func adviceFor(flag string, f client.EndpointFailure) string {
+	var (
+		authority x509.UnknownAuthorityError
+		invalid   x509.CertificateInvalidError
+		hostname  x509.HostnameError
+		header    tls.RecordHeaderError
+	)
+	switch text := f.Err.Error(); {
+	case errors.As(f.Err, &authority):
+		return "name the authority of the members with --cacert"
+	case errors.As(f.Err, &invalid) && invalid.Reason == x509.Expired && time.Now().Before(invalid.Cert.NotBefore):
+		return fmt.Sprintf("the certificate of %s is valid from %s on: is the clock right?", f.Endpoint, date(invalid.Cert.NotBefore))
+	case errors.As(f.Err, &invalid) && invalid.Reason == x509.Expired:
+		return fmt.Sprintf("the certificate of %s has expired on %s: the member needs a new one", f.Endpoint, date(invalid.Cert.NotAfter))
+	case errors.As(f.Err, &hostname):
+		return fmt.Sprintf("the certificate of %s is for other names: use one of those in %s", f.Endpoint, flag)
+	case strings.Contains(text, "expired certificate"):
+		return "the certificate of --cert has expired"
+	case strings.Contains(text, "certificate required"), strings.Contains(text, "bad certificate"):
+		return "present a certificate with --cert and --key"
+	case errors.As(f.Err, &header), strings.Contains(text, "HTTP response to HTTPS"):
+		return "use http:// in " + flag
+	default:
+		return ""
+	}
 }
 
 // explainRefusal puts what the keys API answers into a sentence. The cause of
@@ -103,7 +155,10 @@ func explainRefusal(c *cobra.Command, e *deimos.Error) string {
 		}
 		return fmt.Sprintf("%s does not exist", key)
 	case deimos.CodeKeyExists:
-		return fmt.Sprintf("%s exists already: change it with deimos put", key)
+		if c.Name() == "mkdir" {
+			return fmt.Sprintf("%s exists already: see what it is with deimos ls", key)
+		}
+		return fmt.Sprintf("%s exists already: deimos put changes it, unless it is a directory", key)
 	case deimos.CodeCompareFailed:
 		return fmt.Sprintf("the key is not as the condition demands, and nothing was changed: %s", key)
 	case deimos.CodeNotFile:

@@ -148,18 +148,32 @@ func helpCommand(root *cobra.Command) *cobra.Command {
 // noSuchCommand refuses the arguments of a command that only groups others.
 func noSuchCommand(c *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return daemon.Usagef("%s has no command %q, see %s --help", c.CommandPath(), args[0], c.CommandPath())
+		return noCommand(c.CommandPath(), args[0], commandNames(c), c.CommandPath()+" --help")
 	}
 	return nil
 }
 
+// noCommand refuses a name that none of the commands below path has. see is what
+// lists them.
+func noCommand(path, name string, names []string, see string) error {
+	if meant := nearest(name, names); meant != "" {
+		return daemon.Usagef("%s has no command %q, did you mean %s %s? See %s", path, name, path, meant, see)
+	}
+	return daemon.Usagef("%s has no command %q, see %s", path, name, see)
+}
+
 // needsCommand is what a command does that only groups others.
 func needsCommand(c *cobra.Command, _ []string) error {
+	return daemon.Usagef("%s needs one of the commands %s", c.CommandPath(), strings.Join(commandNames(c), ", "))
+}
+
+// commandNames returns the names of the commands below one.
+func commandNames(c *cobra.Command) []string {
 	var names []string
 	for _, sub := range c.Commands() {
 		if sub.IsAvailableCommand() {
 			names = append(names, sub.Name())
 		}
 	}
-	return daemon.Usagef("%s needs one of the commands %s", c.CommandPath(), strings.Join(names, ", "))
+	return names
 }

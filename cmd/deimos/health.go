@@ -97,7 +97,7 @@ linearizable reads. The exit code is 0 only if all do, and 3 if none answers.`,
 		}
 		text := fmt.Sprintf("%d of %d endpoints are not healthy", len(failed), len(endpoints))
 		if len(failed) == len(endpoints) && !slices.ContainsFunc(failed, func(err error) bool { return !errors.Is(err, client.ErrNoEndpoint) }) {
-			return &silentEndpointsError{text + ": none answers, is a member running there? See --endpoints"}
+			return &silentEndpointsError{text + ": none answers, " + advice("--endpoints", failed...)}
 		}
 		return errors.New(text)
 	})
@@ -162,8 +162,7 @@ member behind it.`,
 			}
 			all = append(all, o)
 			rows = append(rows, []string{o.Endpoint, orElse(o.ID, "-"), orElse(oneLineText(o.Name), "-"), orElse(o.Version, "-"),
-				orElse(o.State, "-"), orElse(o.Leader, "-"), strconv.FormatUint(o.Index, 10),
-				strconv.FormatUint(o.RaftIndex, 10), strconv.FormatUint(o.RaftTerm, 10), o.Error})
+				orElse(o.State, "-"), orElse(o.Leader, "-"), known(o.Index), known(o.RaftIndex), known(o.RaftTerm), o.Error})
 		}
 		if s.output == formatJSON {
 			err = s.printJSON(all)
@@ -173,11 +172,19 @@ member behind it.`,
 		if err == nil && len(failed) > 0 {
 			err = fmt.Errorf("%d of %d endpoints have no status", len(failed), len(endpoints))
 			if len(failed) == len(endpoints) && errors.Is(failed[0], client.ErrNoEndpoint) {
-				err = &silentEndpointsError{err.Error() + ": is a member running there? See --endpoints"}
+				err = &silentEndpointsError{err.Error() + ": " + advice("--endpoints", failed...)}
 			}
 		}
 		return err
 	})
+}
+
+// known shows a number that is above 0 if it is known.
+func known(n uint64) string {
+	if n == 0 {
+		return "-"
+	}
+	return strconv.FormatUint(n, 10)
 }
 
 // statusOf asks one endpoint, with a client that has no other.

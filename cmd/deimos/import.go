@@ -100,7 +100,7 @@ func (s *session) readServer(ctx context.Context, from string) (string, []export
 	dir = cleanKey(dir)
 	r, err := source.Get(ctx, dir, client.WithRecursive())
 	if err != nil {
-		return "", nil, &explained{fmt.Sprintf("read %s: %v", from, explain(s.command, err)), err}
+		return "", nil, &explained{fmt.Sprintf("read %s: %v", from, explainFrom(s.command, "--from", err)), err}
 	}
 	return dir, exportNodes(r.Node, false), nil
 }

@@ -63,8 +63,10 @@ func (s *session) runUnder(ctx context.Context, l lease, ttl time.Duration, argv
 	return p.exit()
 }
 
-// errNoLife is the answer to a --ttl of a lease that is over at once.
-var errNoLife = daemon.Usagef("--ttl: a lease has to live: give it 15s or more, and 2s at least")
+// noLife is the answer to a --ttl of what is over at once.
+func noLife(usual, least time.Duration) error {
+	return daemon.Usagef("--ttl: a lease has to live: give it %v or more, and %v at least", usual, least)
+}
 
 // log returns a log on the standard error.
 func (s *session) log(level slog.Level) *slog.Logger { return newLogger(level, formatText, s.err) }
@@ -90,7 +92,7 @@ which they came.` + holdHelp,
 			return err
 		}
 		if ttl <= 0 {
-			return errNoLife
+			return noLife(lock.DefaultTTL, lock.TTLMin)
 		}
 		l, err := lock.Acquire(ctx, s.Client, own[0], lock.Options{TTL: ttl, Owner: owner, Logger: s.log(slog.LevelInfo)})
 		if err != nil {
@@ -121,7 +123,7 @@ which they came.` + holdHelp,
 			return err
 		}
 		if ttl <= 0 {
-			return errNoLife
+			return noLife(election.DefaultTTL, election.TTLMin)
 		}
 		e, err := election.New(s.Client, own[0], election.Options{TTL: ttl, Logger: s.log(slog.LevelInfo)})
 		if err != nil {

@@ -131,6 +131,9 @@ func invalidValue(source, text string, reason error) error {
 // readFlags reads the command line. Values are recorded, not set, because the
 // weaker levels have to be set before.
 func readFlags(s *settings, options []*option, args []string) ([]given, error) {
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		return nil, noCommand("deimos", args[0], commandNames(newRoot(nil)), "deimos help")
+	}
 	var level []given
 	fs := pflag.NewFlagSet("deimos", pflag.ContinueOnError)
 	fs.SetOutput(io.Discard)

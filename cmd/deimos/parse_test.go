@@ -32,6 +32,8 @@ func TestParseRefusesInOneSentence(t *testing.T) {
 		{name: "unprintable flag", args: "--a\x01", want: `unknown flag "--a\x01", see deimos --help`},
 		{name: "missing value", args: "--name", want: "--name needs a value"},
 		{name: "surplus argument", args: "--name n1 start", want: `unexpected argument "start", see deimos --help`},
+		{name: "command with a slip", args: "putt /a 1 --ttl 1m", want: `deimos has no command "putt", did you mean deimos put? See deimos help`},
+		{name: "no command", args: "start --name n1", want: `deimos has no command "start", see deimos help`},
 		{name: "surplus after two dashes", args: "-- -name", want: `unexpected argument "-name", see deimos --help`},
 		{name: "surplus after a bool", args: "--insecure-peers false", want: `unexpected argument "false": write --insecure-peers=false`},
 		{name: "word after a bool", args: "--insecure-peers all", want: `unexpected argument "all", see deimos --help`},

@@ -49,7 +49,7 @@ Otherwise the exit code is that of the command.`,
 	c.Flags().StringVar(&dir, "dir", registry.DefaultPrefix, servicesDirHelp)
 	return formattedCommand(env, c, []string{formatPlain}, func(ctx context.Context, s *session, args []string) error {
 		if in.TTL <= 0 {
-			return errNoLife
+			return noLife(registry.DefaultTTL, registry.TTLMin)
 		}
 		in.Service, in.Addr = args[0], args[1]
 		first, stop := context.WithTimeout(ctx, s.timeout)

@@ -62,6 +62,10 @@ func TestWrongServicesAreRefused(t *testing.T) {
 			t.Errorf("deimos %s = %+v, want code %d", args, o, exitUsage)
 		}
 	}
+	p.steps([]step{
+		{args: "register web 10.0.0.9:80 --ttl 0s", code: exitUsage, stderr: "--ttl: a lease has to live: give it 30s or more, and 1s at least"},
+		{args: "lock web --ttl 0s -- true", code: exitUsage, stderr: "--ttl: a lease has to live: give it 15s or more, and 2s at least"},
+	})
 	for _, args := range []string{"register web 10.0.0.9:80 --timeout 1s", "services web --timeout 1s", "services"} {
 		if o := p.run(strings.Fields(args)...); o.code != exitConnect {
 			t.Errorf("deimos %s = %+v, want code %d", args, o, exitConnect)

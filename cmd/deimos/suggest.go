@@ -10,21 +10,32 @@ const suggestPrefixMin = 4
 // one that is a few slips of the fingers away, else the only one that begins so.
 // Empty if there is none.
 func suggest(unknown string, options []*option) string {
-	best, bestSlips := "", len(unknown)/6+2 // one slip more than is forgiven
+	var names []string
 	begins := map[*option]string{}
 	for _, o := range options {
+		names = append(names, o.names()...)
 		for _, name := range o.names() {
-			if slips := distance(unknown, name, bestSlips+1); slips < bestSlips || slips == bestSlips && name < best {
-				best, bestSlips = name, slips
-			}
 			if len(unknown) >= suggestPrefixMin && strings.HasPrefix(name, unknown) {
 				begins[o] = name
 			}
 		}
 	}
+	best := nearest(unknown, names)
 	if best == "" && len(begins) == 1 {
 		for _, name := range begins {
 			return name
+		}
+	}
+	return best
+}
+
+// nearest returns the name that is a few slips of the fingers away from an
+// unknown one, and nothing if none is.
+func nearest(unknown string, names []string) string {
+	best, bestSlips := "", len(unknown)/6+2 // one slip more than is forgiven
+	for _, name := range names {
+		if slips := distance(unknown, name, bestSlips+1); slips < bestSlips || slips == bestSlips && name < best {
+			best, bestSlips = name, slips
 		}
 	}
 	return best
