@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -56,12 +55,10 @@ const envEndpoints = envPrefix + "ENDPOINTS"
 
 // benchOptions are the flags of deimos bench.
 type benchOptions struct {
-	config     load.Config
-	endpoints  string
-	ca         string
-	cert, key  string
-	unverified bool
-	output     string
+	config    load.Config
+	endpoints string
+	files     pki.Files // of TLS
+	output    string
 }
 
 func benchCommand(env []string) *cobra.Command {
@@ -85,7 +82,7 @@ func benchCommand(env []string) *cobra.Command {
 	for _, w := range load.Works() {
 		c.ValidArgs = append(c.ValidArgs, string(w))
 	}
-	o.flags(c)
+	o.flags(c, env)
 	return c
 }
 
@@ -102,15 +99,12 @@ func benchWork(c *cobra.Command, args []string) error {
 	return nil
 }
 
-func (o *benchOptions) flags(c *cobra.Command) {
+func (o *benchOptions) flags(c *cobra.Command, env []string) {
 	f, cfg := c.Flags(), &o.config
 	f.StringVar(&o.endpoints, "endpoints", strings.Join(cfg.Target.Endpoints, ","),
 		"client `URLS` of members, which the connections use in turn; env: "+envEndpoints)
 	f.StringVar(&cfg.Target.Prefix, "prefix", cfg.Target.Prefix, "`PATH` of the keys API: /v2/keys for etcd")
-	f.StringVar(&o.ca, "cacert", "", "`FILE` with the authorities of the members (default those of the system)")
-	f.StringVar(&o.cert, "cert", "", "`FILE` with the certificate to present")
-	f.StringVar(&o.key, "key", "", "`FILE` with the key of --cert")
-	f.BoolVar(&o.unverified, "insecure-skip-verify", false, "take any certificate of a member for the right one")
+	registerTLS(f, env, &o.files)
 
 	f.IntVar(&cfg.Connections, "connections", cfg.Connections, "`NUMBER` of connections, each with one request at a time")
 	f.DurationVar(&cfg.Duration, "duration", cfg.Duration, "how long to measure; not for fill")
@@ -129,7 +123,7 @@ func (o *benchOptions) flags(c *cobra.Command) {
 	f.Float64Var(&cfg.Rate, "rate", 0, "`NUMBER` a second, of requests for open-loop (default 1000), of events for watch-fanout (default 10)")
 	f.IntVar(&cfg.Watchers, "watchers", 0, "`NUMBER` of watchers, for watch-fanout (default 1000)")
 
-	f.StringVar(&o.output, "output", formatText, "`FORMAT` of the result, text or json; json is in seconds and bytes")
+	f.StringVarP(&o.output, "output", "o", formatText, "`FORMAT` of the result, text or json; json is in seconds and bytes")
 }
 
 // complete makes the configuration of the flags, the environment and the
@@ -176,27 +170,8 @@ func (o *benchOptions) complete(c *cobra.Command, env []string) error {
 		}
 	}
 	var err error
-	cfg.Target.TLS, err = o.tls()
+	cfg.Target.TLS, err = clientTLS(o.files)
 	return err
-}
-
-// tls returns nil where no flag says anything about TLS.
-func (o *benchOptions) tls() (*tls.Config, error) {
-	switch {
-	case o.unverified && o.ca != "":
-		return nil, daemon.Usagef("--insecure-skip-verify and --cacert exclude each other")
-	case (o.cert == "") != (o.key == ""):
-		return nil, daemon.Usagef("--cert and --key come together")
-	}
-	files := pki.Files{Cert: o.cert, Key: o.key, CA: o.ca, Unverified: o.unverified}
-	if o.cert == "" && o.ca == "" && !o.unverified {
-		return nil, nil
-	}
-	source, err := pki.Open(files, pki.Options{Port: pki.PortClient})
-	if err != nil {
-		return nil, daemon.Usagef("%v", err)
-	}
-	return source.ClientConfig(), nil
 }
 
 // mayBeLate tells whether the timers of this process may be late. The load has

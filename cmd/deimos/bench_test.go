@@ -132,6 +132,13 @@ func TestBenchSpeaksTLS(t *testing.T) {
 			t.Errorf("bench %s = %d with %q and %q", flags, code, out, stderr)
 		}
 	}
+	env := []string{envEndpoints + "=" + s.URL, envCACert + "=" + ca}
+	if code, out, stderr := bench(t, env, "put", "--requests", "5", "--warmup", "0s", "-o", formatJSON); code != 0 || !strings.Contains(out, `"operations": 5`) {
+		t.Errorf("bench with %q = %d with %q and %q", env, code, out, stderr)
+	}
+	if code, _, stderr := bench(t, []string{envCert + "=a"}, "put"); code != exitUsage || !strings.Contains(stderr, "--cert and --key come together") {
+		t.Errorf("bench with half a certificate = %d with %q, want %d", code, stderr, exitUsage)
+	}
 	if code, _, stderr := bench(t, nil, "put", "--endpoints", s.URL); code != 3 || !strings.Contains(stderr, "certificate") {
 		t.Errorf("bench without the authority = %d with %q, want 3 and the certificate", code, stderr)
 	}

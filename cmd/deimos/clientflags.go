@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/marsevilspirit/deimos/client"
 	"github.com/marsevilspirit/deimos/daemon"
@@ -43,14 +44,12 @@ key does not exist, exists already, or is not as a condition demands.`
 type session struct {
 	*client.Client
 
-	endpoints  string
-	prefix     string
-	timeout    time.Duration
-	ca         string
-	cert, key  string
-	unverified bool
-	output     string
-	formats    []string // of output
+	endpoints string
+	prefix    string
+	timeout   time.Duration
+	files     pki.Files // of TLS
+	output    string
+	formats   []string // of output
 
 	command  *cobra.Command
 	env      []string
@@ -95,10 +94,15 @@ func (s *session) register(c *cobra.Command) {
 	f.StringVar(&s.endpoints, "endpoints", orElse(lookup(s.env, envEndpoints), client.DefaultEndpoint), "client `URLS` of members or proxies; env: "+envEndpoints)
 	f.DurationVar(&s.timeout, "timeout", client.DefaultRequestTimeout, "how long a request may take")
 	f.StringVar(&s.prefix, "prefix", client.DefaultPrefix, "`PATH` of the keys API: /v2/keys for etcd")
-	f.StringVar(&s.ca, "cacert", lookup(s.env, envCACert), "`FILE` with the authorities of the members; env: "+envCACert)
-	f.StringVar(&s.cert, "cert", lookup(s.env, envCert), "`FILE` with the certificate to present; env: "+envCert)
-	f.StringVar(&s.key, "key", lookup(s.env, envKey), "`FILE` with the key of --cert; env: "+envKey)
-	f.BoolVar(&s.unverified, "insecure-skip-verify", false, "take any certificate of a member for the right one")
+	registerTLS(f, s.env, &s.files)
+}
+
+// registerTLS adds the flags about TLS, whose defaults are in the environment.
+func registerTLS(f *pflag.FlagSet, env []string, files *pki.Files) {
+	f.StringVar(&files.CA, "cacert", lookup(env, envCACert), "`FILE` with the authorities of the members; env: "+envCACert)
+	f.StringVar(&files.Cert, "cert", lookup(env, envCert), "`FILE` with the certificate to present; env: "+envCert)
+	f.StringVar(&files.Key, "key", lookup(env, envKey), "`FILE` with the key of --cert; env: "+envKey)
+	f.BoolVar(&files.Unverified, "insecure-skip-verify", false, "take any certificate of a member for the right one")
 }
 
 // open checks the flags and makes the client, which the caller closes.
@@ -117,7 +121,7 @@ func (s *session) open() error {
 // clientOf makes a client of other endpoints, with the certificates and the
 // timeout of the command.
 func (s *session) clientOf(endpoints, prefix string) (*client.Client, error) {
-	config, err := s.tls()
+	config, err := clientTLS(s.files)
 	if err != nil {
 		return nil, err
 	}
@@ -137,19 +141,19 @@ func (s *session) clientOf(endpoints, prefix string) (*client.Client, error) {
 // closeClient closes a client that nobody uses any more, which cannot fail.
 func closeClient(c *client.Client) { _ = c.Close() }
 
-// tls returns nil where nothing is said about TLS.
-func (s *session) tls() (*tls.Config, error) {
+// clientTLS returns nil where nothing is said about TLS.
+func clientTLS(files pki.Files) (*tls.Config, error) {
 	switch {
-	case s.unverified && s.ca != "":
+	case files.Unverified && files.CA != "":
 		return nil, daemon.Usagef("--insecure-skip-verify and --cacert exclude each other")
-	case (s.cert == "") != (s.key == ""):
+	case (files.Cert == "") != (files.Key == ""):
 		return nil, daemon.Usagef("--cert and --key come together")
-	case s.cert == "" && s.ca == "" && !s.unverified:
+	case files.Cert == "" && files.CA == "" && !files.Unverified:
 		return nil, nil
 	}
-	source, err := pki.Open(pki.Files{Cert: s.cert, Key: s.key, CA: s.ca, Unverified: s.unverified}, pki.Options{Port: pki.PortClient})
+	source, err := pki.Open(files, pki.Options{Port: pki.PortClient})
 	if err != nil {
-		return nil, daemon.Usagef("%v", err)
+		return nil, daemon.Usagef("%s", strings.TrimPrefix(err.Error(), "pki: "))
 	}
 	return source.ClientConfig(), nil
 }

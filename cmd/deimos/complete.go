@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/marsevilspirit/deimos"
+	"github.com/marsevilspirit/deimos/internal/pki"
 )
 
 const (
@@ -134,8 +135,7 @@ func completeFirst(env []string, list func(ctx context.Context, s *session, type
 		s := &session{env: env, command: c}
 		flag := func(name string) string { return c.Flags().Lookup(name).Value.String() }
 		s.endpoints, s.prefix, s.timeout = flag("endpoints"), flag("prefix"), completeTimeout
-		s.ca, s.cert, s.key = flag("cacert"), flag("cert"), flag("key")
-		s.unverified = flag("insecure-skip-verify") == "true"
+		s.files = pki.Files{CA: flag("cacert"), Cert: flag("cert"), Key: flag("key"), Unverified: flag("insecure-skip-verify") == "true"}
 		if err := s.open(); err != nil {
 			return nil, nothing
 		}
