@@ -59,11 +59,11 @@ func explainFrom(c *cobra.Command, flag string, err error) error {
 	case errors.As(err, &status) && strings.Contains(status.Message, "HTTP request to an HTTPS server"):
 		text = fmt.Sprintf("%s speaks TLS: use https:// in %s", status.Endpoint, flag)
 	case errors.Is(err, client.ErrInvalidArgument):
-		return daemon.Usagef("%s", trimClient(err))
+		return daemon.Usagef("%s", strings.TrimSuffix(trimPackage(err), ": "+client.ErrInvalidArgument.Error()))
 	case errors.Is(err, context.Canceled):
 		text = "interrupted before there was an answer"
 	default:
-		text = trimClient(err)
+		text = trimPackage(err)
 	}
 	return &explained{text, err}
 }
@@ -76,7 +76,15 @@ func isSaid(err error) bool {
 	return child || usage || said
 }
 
-func trimClient(err error) string { return strings.TrimPrefix(err.Error(), "client: ") }
+// trimPackage returns the text of an error without the names of packages before
+// it, which mean nothing at a prompt.
+func trimPackage(err error) string {
+	text := err.Error()
+	for _, name := range []string{"lock: ", "election: ", "registry: ", "client: ", "load: ", "pki: ", "transport: "} { // outermost first
+		text = strings.TrimPrefix(text, name)
+	}
+	return text
+}
 
 // explainUnknown says why nobody knows what became of a write: there was no
 // answer, or one that leaves it open.
@@ -170,6 +178,19 @@ func explainRefusal(c *cobra.Command, e *deimos.Error) string {
 		return fmt.Sprintf("%s is a file, and nothing can be below it", key)
 	case deimos.CodeDirNotEmpty:
 		return fmt.Sprintf("the directory %s is not empty: --recursive removes it with all that is in it", key)
+	case deimos.CodeInvalidForm:
+		if strings.HasPrefix(key, "value is larger") {
+			return key + ": members take more with a greater --max-value-bytes"
+		}
+		return fmt.Sprintf("%s: %s", e.Code, key)
+	case deimos.CodeRaftInternal:
+		switch e.Cause {
+		case deimos.CauseDiskReserve:
+			return "disk space of the members is below the reserve, and nothing was changed: make room there"
+		case deimos.CauseOverloaded:
+			return "the server is overloaded, and nothing was changed: try again"
+		}
+		return fmt.Sprintf("%s: %s", e.Code, key)
 	case deimos.CodeRootReadOnly:
 		return "the root can be neither written nor removed: name a key below it"
 	default:

@@ -47,6 +47,31 @@ func TestAnAnswerThatLeavesTheOutcomeOpenIsTold(t *testing.T) {
 	}
 }
 
+func TestARefusalSaysWhatToDo(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		status int
+		code   deimos.Code
+		cause  string
+		want   string
+	}{
+		{"full disk", http.StatusInsufficientStorage, deimos.CodeRaftInternal, deimos.CauseDiskReserve,
+			"disk space of the members is below the reserve, and nothing was changed: make room there"},
+		{"large value", http.StatusBadRequest, deimos.CodeInvalidForm, "value is larger than 1024 bytes",
+			"value is larger than 1024 bytes: members take more with a greater --max-value-bytes"},
+		{"another form", http.StatusBadRequest, deimos.CodeInvalidForm, "odd", "Invalid POST form: odd"},
+		{"removed member", http.StatusForbidden, deimos.CodeRaftInternal, deimos.CauseRemoved, "Raft Internal Error: " + deimos.CauseRemoved},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			body := fmt.Sprintf(`{"errorCode":%d,"message":%q,"cause":%q,"index":1}`, tt.code, tt.code, tt.cause)
+			o := answering(t, tt.status, body).run("put", "/k", "v")
+			if want := (outcome{exitFailure, "", "deimos: " + tt.want + "\n"}); o != want {
+				t.Errorf("deimos put = %+v, want %+v", o, want)
+			}
+		})
+	}
+}
+
 func TestAdviceFitsTheEndpointThatDoesNotAnswer(t *testing.T) {
 	dir := t.TempDir()
 	ca, err := pki.CreateCA(dir, "test", 0)

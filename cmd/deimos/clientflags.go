@@ -153,7 +153,7 @@ func clientTLS(files pki.Files) (*tls.Config, error) {
 	}
 	source, err := pki.Open(files, pki.Options{Port: pki.PortClient})
 	if err != nil {
-		return nil, daemon.Usagef("%s", strings.TrimPrefix(err.Error(), "pki: "))
+		return nil, daemon.Usagef("%v", err)
 	}
 	return source.ClientConfig(), nil
 }

@@ -2,12 +2,15 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/marsevilspirit/deimos/daemon"
 )
@@ -103,7 +106,7 @@ func newRoot(env []string) *cobra.Command {
 		RunE:          needsCommand,
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return daemon.Usagef("%s: %v, see %s --help", c.CommandPath(), err, c.CommandPath())
+		return daemon.Usagef("%s: %s, see %s --help", c.CommandPath(), explainFlag(err), c.CommandPath())
 	})
 	root.SetHelpCommand(helpCommand(root))
 	root.AddGroup(
@@ -119,6 +122,30 @@ func newRoot(env []string) *cobra.Command {
 	root.AddCommand(manCommand())
 	root.InitDefaultHelpCmd()
 	return root
+}
+
+// explainFlag says what is wrong with a flag.
+func explainFlag(err error) string {
+	e, ok := errors.AsType[*pflag.InvalidValueError](err)
+	if !ok {
+		return err.Error()
+	}
+	flag := e.GetFlag()
+	reason := "it must be " + orElse(flagKinds[flag.Value.Type()], flag.Value.Type())
+	if errors.Is(err, strconv.ErrRange) {
+		reason = "it is out of range"
+	}
+	return fmt.Sprintf("--%s: invalid value %q: %s", flag.Name, e.GetValue(), reason)
+}
+
+// flagKinds says what the values of a kind of flag are.
+var flagKinds = map[string]string{
+	"bool":     "true or false",
+	"duration": "a time such as 30s or 5m",
+	"float64":  "a number",
+	"int":      "a whole number",
+	"int64":    "a whole number",
+	"uint64":   "a whole number that is not negative",
 }
 
 func addGroup(root *cobra.Command, group string, commands ...*cobra.Command) {

@@ -108,7 +108,7 @@ func reason(err error) string {
 	if e, ok := errors.AsType[*client.NoEndpointError](err); ok && len(e.Failures) == 1 {
 		err = e.Failures[0].Err
 	}
-	return oneLine(trimClient(err))
+	return oneLine(trimPackage(err))
 }
 
 // silentEndpointsError is no connection to any endpoint, in the words of a

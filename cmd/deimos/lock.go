@@ -46,7 +46,7 @@ func (s *session) hold(ctx context.Context, what string, l lease, ttl time.Durat
 	case errors.Is(err, lock.ErrLost):
 		return &childError{exitLost, fmt.Sprintf("%s was lost, and the command was stopped", what)}
 	case err != nil:
-		fmt.Fprintf(s.err, "deimos: %s could not be given back and ends with its TTL: %s\n", what, oneLine(trimClient(err)))
+		fmt.Fprintf(s.err, "deimos: %s could not be given back and ends with its TTL: %s\n", what, oneLine(trimPackage(err)))
 	}
 	return ran
 }

@@ -64,7 +64,7 @@ func watchSignals(signals <-chan os.Signal, stop, force func(os.Signal)) {
 func run(ctx context.Context, args, env []string, stdout, stderr io.Writer) int {
 	err := start(ctx, args, env, stdout, stderr)
 	if err != nil && err.Error() != "" { // a command that was run has said it
-		fmt.Fprintln(stderr, "deimos: "+oneLine(err.Error()))
+		fmt.Fprintln(stderr, "deimos: "+oneLine(trimPackage(err)))
 	}
 	return exitCode(err)
 }

@@ -63,7 +63,7 @@ Otherwise the exit code is that of the command.`,
 		closeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.timeout)
 		defer cancel()
 		if err := r.Close(closeCtx); err != nil && !replaced {
-			fmt.Fprintf(s.err, "deimos: the entry could not be removed and ends with its TTL: %s\n", oneLine(trimClient(err)))
+			fmt.Fprintf(s.err, "deimos: the entry could not be removed and ends with its TTL: %s\n", oneLine(trimPackage(err)))
 		}
 		if replaced {
 			return &childError{exitLost, fmt.Sprintf("%s of %s was registered by somebody else, whose entry it is now", r.Instance(), in.Service)}
