@@ -2,9 +2,11 @@ package registry
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -31,7 +33,8 @@ type Instance struct {
 	Service string
 	// Network is that of package net. Empty: DefaultNetwork.
 	Network string
-	// Addr is host:port, or [host]:port for IPv6. Required.
+	// Addr is host:port, or [host]:port for IPv6; a port that is a number is at
+	// most 65535. Required.
 	Addr string
 	// Metadata is the value of the key; it may be empty.
 	Metadata string
@@ -56,11 +59,14 @@ func (in Instance) check() (Instance, error) {
 		return in, err
 	}
 	host, port, err := net.SplitHostPort(in.Addr)
+	_, portErr := strconv.ParseUint(port, 10, 16) // a port may be the name of one as well
 	switch {
 	case strings.Contains(in.Network, "@"):
 		return in, invalid("Network %q has an @ in it", in.Network)
 	case err != nil || host == "" || port == "":
 		return in, invalid("Addr %q is not host:port", in.Addr)
+	case errors.Is(portErr, strconv.ErrRange):
+		return in, invalid("Addr %q has a port above 65535", in.Addr)
 	case strings.Contains(in.Addr, "/") || !utf8.ValidString(in.Addr):
 		return in, invalid("Addr %q cannot be part of a key", in.Addr)
 	case !utf8.ValidString(in.Metadata):

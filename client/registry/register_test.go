@@ -184,6 +184,7 @@ func TestInstancesThatMakeNoSense(t *testing.T) {
 		{"no address", Instance{Service: "a"}, `Addr "" is not host:port`},
 		{"no port", Instance{Service: "a", Addr: "host"}, `Addr "host" is not host:port`},
 		{"no host", Instance{Service: "a", Addr: ":80"}, `Addr ":80" is not host:port`},
+		{"large port", Instance{Service: "a", Addr: "h:65536"}, `Addr "h:65536" has a port above 65535`},
 		{"socket", Instance{Service: "a", Addr: "/run/a:1"}, "cannot be part of a key"},
 		{"bytes", Instance{Service: "a", Addr: "h:1", Metadata: "\xff"}, "Metadata is not valid UTF-8"},
 		{"short", Instance{Service: "a", Addr: "h:1", TTL: time.Millisecond}, "TTL is 1ms, must be at least 1s"},

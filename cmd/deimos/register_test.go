@@ -63,6 +63,7 @@ func TestWrongServicesAreRefused(t *testing.T) {
 		}
 	}
 	p.steps([]step{
+		{args: "register web 10.0.0.9:99999", code: exitUsage, stderr: `Addr "10.0.0.9:99999" has a port above 65535`},
 		{args: "register web 10.0.0.9:80 --ttl 0s", code: exitUsage, stderr: "--ttl: a lease has to live: give it 30s or more, and 1s at least"},
 		{args: "lock web --ttl 0s -- true", code: exitUsage, stderr: "--ttl: a lease has to live: give it 15s or more, and 2s at least"},
 	})
