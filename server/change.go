@@ -194,6 +194,14 @@ func (s *Server) lead(ctx context.Context, c *deimos.MemberChange) (deimos.Membe
 	}
 }
 
+// changeWords says in the log what a change has done to a member.
+var changeWords = map[deimos.MemberOp]string{
+	deimos.MemberAdd:     "added as a learner",
+	deimos.MemberUpdate:  "peer URLs updated",
+	deimos.MemberRemove:  "removed",
+	deimos.MemberPromote: "promoted to a voter",
+}
+
 // leadOnce judges a change by the newest member list and makes it. raft makes
 // one at a time, and none before the leader has applied an entry of its own term.
 func (s *Server) leadOnce(ctx context.Context, c *deimos.MemberChange) (deimos.Member, error) {
@@ -224,7 +232,7 @@ func (s *Server) leadOnce(ctx context.Context, c *deimos.MemberChange) (deimos.M
 	if err, failed := result.(error); failed {
 		return deimos.Member{}, err
 	}
-	s.cfg.Log.Info("member list changed", "change", cc.Type.String(), "member", deimos.FormatID(cc.NodeID))
+	s.cfg.Log.Info("member list changed", "change", changeWords[c.Op], "member", deimos.FormatID(cc.NodeID))
 	return s.cfg.Machine.members.Load().byID[cc.NodeID].Member, nil // the zero Member after a removal
 }
 

@@ -3,7 +3,9 @@ package server
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -184,6 +186,27 @@ func TestAFollowerPassesChangesOn(t *testing.T) {
 		}
 		if _, err := s.ChangeMembers(t.Context(), deimos.MemberChange{Op: deimos.MemberRemove, ID: 2}); err != nil {
 			t.Errorf("remove = %v, want nil", err)
+		}
+	})
+}
+
+func TestChangesAreLoggedInWords(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var text strings.Builder
+		s, _ := changeServer(t, 4, func(_ *fakeNode, cfg *Config) { cfg.Log = slog.New(slog.NewTextHandler(&text, nil)) })
+		for _, tt := range []struct {
+			change deimos.MemberChange
+			want   string
+		}{
+			{deimos.MemberChange{Op: deimos.MemberAdd, PeerURLs: []string{"http://127.0.0.1:77"}, Learner: true}, `change="added as a learner"`},
+			{deimos.MemberChange{Op: deimos.MemberUpdate, ID: 3, PeerURLs: []string{"http://127.0.0.1:78"}}, `change="peer URLs updated" member=3`},
+			{deimos.MemberChange{Op: deimos.MemberPromote, ID: 9}, `change="promoted to a voter" member=9`},
+			{deimos.MemberChange{Op: deimos.MemberRemove, ID: 4}, "change=removed member=4"},
+		} {
+			text.Reset()
+			if _, err := s.ChangeMembers(t.Context(), tt.change); err != nil || !strings.Contains(text.String(), tt.want) {
+				t.Errorf("ChangeMembers(%+v) = %v and logs %q, want %q", tt.change, err, &text, tt.want)
+			}
 		}
 	})
 }

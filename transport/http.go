@@ -320,7 +320,7 @@ func (t *HTTP) SendSnapshot(m raftpb.Message, size int64, body io.ReadCloser) {
 
 func (t *HTTP) sendSnapshot(m raftpb.Message, size int64, b *snapshotBody) {
 	defer t.transfers.wg.Done()
-	log := t.log.With("peer", deimos.FormatID(m.To), "raft index", m.Snapshot.Metadata.Index, "bytes", size)
+	log := t.log.With("peer", deimos.FormatID(m.To), "raftIndex", m.Snapshot.Metadata.Index, "bytes", size)
 	log.Info("sending snapshot")
 	start := time.Now()
 	msg := etcdsnap.NewMessage(m, b, size)
@@ -331,7 +331,7 @@ func (t *HTTP) sendSnapshot(m raftpb.Message, size int64, b *snapshotBody) {
 	t.transfers.finish(m.To)
 	t.metrics.snapshotSent(sent)
 	if !sent {
-		log.Warn("snapshot not sent", "sent bytes", b.sent.Load(), "reason", t.reasons.of(m.To))
+		log.Warn("snapshot not sent", "sentBytes", b.sent.Load(), "reason", t.reasons.of(m.To))
 		t.reports.snapshot(m.To, raft.SnapshotFailure)
 		return
 	}

@@ -153,6 +153,9 @@ func TestOtherClusterIsRefused(t *testing.T) {
 	})
 	a.sender.SendSnapshot(snapshotMessage(1, 2, 5), 10, &pattern{size: 10})
 	waitSnapshot(t, a, 1, snapshotReport{2, raft.SnapshotFailure})
+	if lines := other.log.find(1, "snapshot not sent", false); len(lines) != 1 || lines[0].attrs["raftIndex"] != "5" {
+		t.Errorf("the log has %+v of the snapshot, want one line with its raft index", lines)
+	}
 	if got := b.recv.messages(); len(got) != 0 {
 		t.Errorf("messages of another cluster = %v, want none", got)
 	}
