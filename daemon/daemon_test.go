@@ -367,6 +367,14 @@ func TestADirectoryThatLostItsLogIsNotTakenForNew(t *testing.T) {
 				t.Fatal(err)
 			}
 		}},
+		{"all that was in it", func(t *testing.T, dir string) {
+			if err := os.Rename(filepath.Join(dir, "wal"), filepath.Join(dir, "moved away")); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Mkdir(filepath.Join(dir, "wal"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}},
 		{"its segments", func(t *testing.T, dir string) {
 			segments, err := filepath.Glob(filepath.Join(dir, "wal", "*.wal"))
 			if err != nil || len(segments) == 0 {
@@ -379,22 +387,23 @@ func TestADirectoryThatLostItsLogIsNotTakenForNew(t *testing.T) {
 			}
 		}},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			c := clustertest.New(t, 1, func(cfg *daemon.Config) { cfg.Limits.SnapshotCount = 5 })
-			m := c.Member(0)
-			for i := range 20 {
-				put(t, m, fmt.Sprintf("/k%d", i), "v")
-			}
-			m.Stop()
-			tt.lose(t, m.DataDir())
-			_, err := daemon.Open(t.Context(), daemon.Config{
-				Name: "m1", DataDir: m.DataDir(),
-				URLs: daemon.URLs{ListenClient: []string{"http://127.0.0.1:0"}, ListenPeer: []string{"http://127.0.0.1:0"}},
+		for _, snapshots := range []struct {
+			name  string
+			count uint64
+		}{{"with later snapshots", 5}, {"with the first snapshot only", daemon.DefaultSnapshotCount}} {
+			t.Run(tt.name+" "+snapshots.name, func(t *testing.T) {
+				c := clustertest.New(t, 1, func(cfg *daemon.Config) { cfg.Limits.SnapshotCount = snapshots.count })
+				m := c.Member(0)
+				for i := range 20 {
+					put(t, m, fmt.Sprintf("/k%d", i), "v")
+				}
+				m.Stop()
+				tt.lose(t, m.DataDir())
+				if err := m.TryStart(); daemon.FailureOf(err) != daemon.FailureDamage || err == nil || !strings.Contains(err.Error(), "is missing") {
+					t.Errorf("Open = %v, want damage: the log is missing", err)
+				}
 			})
-			if daemon.FailureOf(err) != daemon.FailureDamage || err == nil {
-				t.Errorf("Open = %v, want damage", err)
-			}
-		})
+		}
 	}
 }
 

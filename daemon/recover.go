@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -47,39 +45,21 @@ func openStorage(cfg *Config, dir *dataDir, find originFinder, machine *server.M
 	s := &storage{snapshots: snapshots}
 	if wal.Exists(dir.wal()) {
 		err = s.open(cfg, walConfig, find, machine)
-	} else if err = s.checkNew(dir); err == nil {
-		err = s.begin(cfg, walConfig, find, machine)
+	} else if err = dir.checkNew(snapshots); err == nil {
+		err = s.begin(cfg, dir, walConfig, find, machine)
 	}
 	if err != nil {
+		return nil, err
+	}
+	if err := dir.endFirstStart(); err != nil {
+		s.wal.Abandon()
 		return nil, err
 	}
 	return s, nil
 }
 
-// checkNew makes sure that a directory without a log never held a member: only
-// the first snapshot may be there, from a first start that was cut short.
-func (s *storage) checkNew(dir *dataDir) error {
-	found, err := s.snapshots.List()
-	if err != nil {
-		return err
-	}
-	for _, meta := range found {
-		if meta.Index > bootstrapIndex {
-			return &lostLogError{dir: dir.wal(), reason: fmt.Sprintf("and there is a snapshot at raft index %d", meta.Index)}
-		}
-	}
-	left, err := os.ReadDir(dir.wal())
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return &DataDirError{Dir: dir.path, Err: err}
-	}
-	if len(left) > 0 {
-		return &lostLogError{dir: dir.wal(), reason: "and the directory is not empty"}
-	}
-	return nil
-}
-
 // begin makes a member in a directory that holds none.
-func (s *storage) begin(cfg *Config, walConfig wal.Config, find originFinder, machine *server.Machine) error {
+func (s *storage) begin(cfg *Config, dir *dataDir, walConfig wal.Config, find originFinder, machine *server.Machine) error {
 	from, err := find(true)
 	if err != nil {
 		return err
@@ -88,16 +68,19 @@ func (s *storage) begin(cfg *Config, walConfig wal.Config, find originFinder, ma
 	if from.joins {
 		return s.join(cfg, walConfig, from)
 	}
-	return s.create(cfg, walConfig, from, machine)
+	return s.create(cfg, dir, walConfig, from, machine)
 }
 
-// create makes a new member: first its snapshot, then its log, whose existence
-// is what says that the directory holds a member.
-func (s *storage) create(cfg *Config, walConfig wal.Config, from origin, machine *server.Machine) error {
+// create makes a new member: first the mark of a first start and its snapshot,
+// then its log, whose existence is what says that the directory holds a member.
+func (s *storage) create(cfg *Config, dir *dataDir, walConfig wal.Config, from origin, machine *server.Machine) error {
 	s.identity = newIdentity(from.clusterID, from.self)
 	meta := raftpb.SnapshotMetadata{Index: bootstrapIndex, Term: bootstrapTerm}
 	for _, m := range from.members {
 		meta.ConfState.Voters = append(meta.ConfState.Voters, m.ID)
+	}
+	if err := dir.beginFirstStart(); err != nil {
+		return err
 	}
 	if err := s.snapshots.Save(meta, machine.Capture()); err != nil {
 		return fmt.Errorf("daemon: make the first snapshot: %w", err)

@@ -138,6 +138,18 @@ func diskMutants() []mutant {
 			edits:    []edit{{"daemon/datadir.go", "		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)", "		_, err := f.Stat()"}},
 			catchers: by("daemon", "TestASecondDaemonOnTheSameDirectoryIsRefused"),
 		},
+		{
+			id: "F1a", name: "take a first snapshot without a log for a first start that was cut short",
+			why:      "a member that has lost its log begins again, and gives indexes and votes a second time",
+			edits:    []edit{{"daemon/firststart.go", "meta.Index > bootstrapIndex || !exists(d.firstStart())", "meta.Index > bootstrapIndex"}},
+			catchers: by("daemon", "TestADirectoryThatLostItsLogIsNotTakenForNew"),
+		},
+		{
+			id: "F1b", name: "the mark of a first start stays after it",
+			why:      "that this member has lost its log would go unnoticed for ever",
+			edits:    []edit{{"daemon/recover.go", "	if err := dir.endFirstStart(); err != nil {", "	if err := error(nil); err != nil {"}},
+			catchers: by("daemon", "TestAFirstStartThatWasCutShortBeginsAgain"),
+		},
 	}
 }
 
