@@ -52,7 +52,7 @@ type Daemon struct {
 // yet. If Open fails, it has closed what it opened; [FailureOf] tells the kind
 // of its error.
 func Open(ctx context.Context, cfg Config) (*Daemon, error) {
-	if err := cfg.Validate(); err != nil {
+	if err := firstError(cfg.Validate, func() error { return checkOpenFiles(&cfg) }); err != nil {
 		return nil, err
 	}
 	return openMember(ctx, cfg)

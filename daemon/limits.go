@@ -46,6 +46,14 @@ func connLimitsNow(listeners int) (connLimits, error) {
 	return connLimitsOf(uint64(limit.Cur), listeners) //nolint:unconvert // its type differs from system to system
 }
 
+// checkOpenFiles refuses a limit under which a daemon cannot serve. It comes before
+// anything is opened: a start that runs out of files on its way fails with
+// whatever needed one, and has changed what it opened before.
+func checkOpenFiles(cfg *Config) error {
+	_, err := connLimitsNow(max(len(cfg.URLs.ListenClient), len(cfg.URLs.ListenPeer)))
+	return err
+}
+
 // boundClients bounds the connections of a server of the client port, whose
 // listeners have to be those of the result.
 func boundClients(s *http.Server, listeners []net.Listener, metrics prometheus.Registerer) (*httpapi.Conns, error) {

@@ -26,7 +26,7 @@ var (
 // member, it waits until they have found each other, and starts a proxy if they
 // were complete without this one. [FailureOf] tells the kind of its error.
 func Start(ctx context.Context, cfg Config) (Process, error) {
-	if err := cfg.Validate(); err != nil {
+	if err := firstError(cfg.Validate, func() error { return checkOpenFiles(&cfg) }); err != nil {
 		return nil, err
 	}
 	if cfg.Discovery.Enabled() && (cfg.isProxy() || !holdsMember(cfg.DataDir)) {
