@@ -63,7 +63,7 @@ func openMember(ctx context.Context, cfg Config) (*Daemon, error) {
 	d := &Daemon{cfg: cfg, log: cfg.Log, started: time.Now(), ended: make(chan struct{}), failed: make(chan error, 1)}
 	if err := d.open(ctx); err != nil {
 		d.abandon()
-		return nil, err
+		return nil, explainSpace(cfg.DataDir, err)
 	}
 	return d, nil
 }

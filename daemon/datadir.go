@@ -26,6 +26,16 @@ func (e *DataDirError) Error() string { return fmt.Sprintf("data directory %s: %
 // Unwrap returns the reason.
 func (e *DataDirError) Unwrap() error { return e.Err }
 
+// dirFailure tells an I/O failure from a directory that cannot be used as it is.
+func dirFailure(dir string, err error) error {
+	for _, failed := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EIO, syscall.EROFS} {
+		if errors.Is(err, failed) {
+			return ioFailure(err)
+		}
+	}
+	return &DataDirError{Dir: dir, Err: err}
+}
+
 // lockName is the file whose lock says that a process uses the directory. Its
 // content, the process id, is for people.
 const lockName = "lock"
@@ -48,8 +58,11 @@ func (d *dataDir) snap() string { return filepath.Join(d.path, snapName) }
 
 // openDataDir makes the directory if it is missing and locks it.
 func openDataDir(path string, log *slog.Logger) (*dataDir, error) {
-	fail := func(err error) (*dataDir, error) { return nil, &DataDirError{Dir: path, Err: err} }
+	fail := func(err error) (*dataDir, error) { return nil, dirFailure(path, err) }
 	if err := makeDir(path); err != nil {
+		if errors.Is(err, syscall.ENOTDIR) {
+			err = fmt.Errorf("%w: choose another --data-dir, or move the file out of the way", err)
+		}
 		return fail(err)
 	}
 	info, err := os.Stat(path)
@@ -133,18 +146,20 @@ func lockHolder(lock *os.File) string {
 	return "unknown"
 }
 
+// writePid replaces the content in its place, which needs no space on a disk that
+// is full.
 func writePid(lock *os.File) error {
-	if err := lock.Truncate(0); err != nil {
+	n, err := lock.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
+	if err != nil {
 		return err
 	}
-	_, err := lock.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
-	return err
+	return lock.Truncate(int64(n))
 }
 
 // release lets another process use the directory.
 func (d *dataDir) release() error {
 	if err := d.lock.Close(); err != nil {
-		return &DataDirError{Dir: d.path, Err: err}
+		return dirFailure(d.path, err)
 	}
 	return nil
 }

@@ -35,6 +35,8 @@ func FailureOf(err error) Failure {
 	switch {
 	case is[*UsageError](err):
 		return FailureUsage
+	case is[*noSpaceError](err):
+		return FailureIO
 	case is[*DataDirError](err), errors.Is(err, wal.ErrLocked), errors.Is(err, wal.ErrVersion),
 		errors.Is(err, snap.ErrVersion), is[*server.FormatError](err):
 		return FailureDataDir

@@ -54,7 +54,7 @@ func (d *dataDir) checkNew(snapshots *snap.Snapshots) error {
 	}
 	left, err := os.ReadDir(d.wal())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return &DataDirError{Dir: d.path, Err: err}
+		return dirFailure(d.path, err)
 	}
 	if len(left) > 0 {
 		return &lostLogError{dir: d.wal(), reason: "and the directory is not empty"}

@@ -63,7 +63,7 @@ func openPort(name string, cfg *Config, t TLS, minVersion uint16, metrics promet
 	var err error
 	if t.Auto {
 		if files, err = pki.SelfSigned(filepath.Join(cfg.DataDir, "tls", name), hostsOf(urls...)); err != nil {
-			return p, &DataDirError{Dir: cfg.DataDir, Err: err}
+			return p, dirFailure(cfg.DataDir, err)
 		}
 	}
 	if p.source, err = pki.Open(files, options); err != nil {

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -24,6 +25,31 @@ const (
 	spaceInterval = 50 * time.Millisecond
 )
 
+// reserveBytes is how much has to be free for a member that accepts writes.
+func reserveBytes() int64 { return max(reserveMin, 2*wal.SegmentBytes()) }
+
+// noSpaceError says that a start has met the end of the disk.
+type noSpaceError struct {
+	dir     string
+	reserve int64 // bytes
+	err     error
+}
+
+func (e *noSpaceError) Error() string {
+	const mb = 1_000_000
+	return fmt.Sprintf("%v: free space on the disk that holds %s, of which a member keeps %d MB in reserve", e.err, e.dir, (e.reserve+mb-1)/mb)
+}
+
+func (e *noSpaceError) Unwrap() error { return e.err }
+
+// explainSpace adds to the error of a start what to do when the disk is full.
+func explainSpace(dir string, err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return &noSpaceError{dir: dir, reserve: reserveBytes(), err: err}
+	}
+	return err
+}
+
 // diskSpace watches the free space of the data directory. Its methods may be
 // called from any goroutine.
 type diskSpace struct {
@@ -38,7 +64,7 @@ type diskSpace struct {
 
 func newDiskSpace(dir string, log *slog.Logger) *diskSpace {
 	return &diskSpace{
-		reserve: max(reserveMin, 2*wal.SegmentBytes()),
+		reserve: reserveBytes(),
 		free: func() (int64, error) {
 			var st unix.Statfs_t
 			if err := unix.Statfs(dir, &st); err != nil {
