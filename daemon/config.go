@@ -214,7 +214,7 @@ func (c *Config) Validate() error {
 	if err := c.validateSchemes(given); err != nil {
 		return err
 	}
-	if err := firstError(c.validatePeerTrust, c.validateTiming, c.validateLimits, c.validateCORS); err != nil {
+	if err := firstError(c.validatePorts, c.validatePeerTrust, c.validateTiming, c.validateLimits, c.validateCORS); err != nil {
 		return err
 	}
 	c.warn(given)

@@ -113,7 +113,7 @@ func TestValidateResolvesURLs(t *testing.T) {
 func TestValidateDoesNotChangeWhatItWasGiven(t *testing.T) {
 	urls := []string{"http://LOCALHOST:1", "http://localhost:1"}
 	bootstrap := []BootstrapMember{{"a", urls}}
-	c := Config{Name: "a", Bootstrap: bootstrap, URLs: URLs{AdvertiseClient: urls}}
+	c := Config{Name: "a", Bootstrap: bootstrap, URLs: URLs{AdvertiseClient: urls, ListenClient: []string{"http://localhost:2"}}}
 	if err := c.Validate(); err != nil {
 		t.Fatalf("Validate() = %v, want nil", err)
 	}

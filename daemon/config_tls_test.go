@@ -188,7 +188,7 @@ func TestValidateWarns(t *testing.T) {
 		{"https advertised only", Config{URLs: URLs{AdvertisePeer: secure, ListenPeer: plain}},
 			[]string{"https is advertised and http is listened on"}},
 		{"http advertised only", Config{ClientTLS: pair, PeerTLS: pair,
-			URLs: URLs{AdvertiseClient: plain, ListenClient: secure, AdvertisePeer: plain, ListenPeer: secure}},
+			URLs: URLs{AdvertiseClient: plain, ListenClient: []string{"https://127.0.0.1:2"}, AdvertisePeer: plain, ListenPeer: secure}},
 			[]string{"advertise-client-urls=[http://127.0.0.1:1]", "advertise-peer-urls=[http://127.0.0.1:1]"}},
 		{"proxy", Config{Proxy: ProxyOn, Bootstrap: lists("a"), URLs: URLs{AdvertisePeer: secure, ListenPeer: plain, ListenClient: plain}}, nil},
 		{"proxy of its own name", Config{Name: "a", Proxy: ProxyOn, Bootstrap: lists("a"), URLs: URLs{AdvertisePeer: secure}}, nil},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"syscall"
 	"time"
 )
 
@@ -36,9 +37,20 @@ func listen(flag string, urls []string) ([]net.Listener, error) {
 				continue
 			}
 		}
-		return nil, errors.Join(fmt.Errorf("cannot listen on %s (%s): %w", text, flag, err), closeAll(listeners))
+		return nil, errors.Join(listenError(flag, text, err), closeAll(listeners))
 	}
 	return listeners, nil
+}
+
+func listenError(flag, text string, err error) error {
+	remedy := ""
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		remedy = fmt.Sprintf(": stop the process that listens there, or choose another --%s", flag)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		remedy = fmt.Sprintf(": give an address of this machine with --%s", flag)
+	}
+	return fmt.Errorf("cannot listen on %s (%s): %w%s", text, flag, err, remedy)
 }
 
 func closeAll(listeners []net.Listener) error {

@@ -40,6 +40,8 @@ func TestRunWithoutADaemon(t *testing.T) {
 			"deimos: --initial-cluster-state existing needs --bootstrap-config with this member and at least one of the others\n"},
 		{"https without a certificate", []string{"-listen-client-urls", "https://0.0.0.0:4001"}, nil, 2, "",
 			"deimos: https needs --cert-file and --key-file\n"},
+		{"one port for both", []string{"--listen-client-urls", "http://localhost:4001", "--listen-peer-urls", "http://0.0.0.0:4001", "--insecure-peers"}, nil, 2, "",
+			"deimos: --listen-client-urls http://localhost:4001 and --listen-peer-urls http://0.0.0.0:4001 are the same port: give each its own\n"},
 		{"bad combination", []string{"-election-timeout", "15"}, nil, 2, "", "deimos: 15ms is below 5 × heartbeat-interval (500ms)\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
