@@ -33,12 +33,23 @@ const closeGrace = 10 * time.Second
 func main() {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	signal.Notify(signals, endSignals(os.Args[1:])...)
 	go watchSignals(signals, func(s os.Signal) { cancel(signalError{s}) }, func(s os.Signal) {
 		fmt.Fprintf(os.Stderr, "deimos: ended at once by a second signal, %s, before it had closed\n", s)
 		os.Exit(exitFailure)
 	})
 	os.Exit(run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
+}
+
+// endSignals returns the signals that ask the program to end. A member or proxy whose
+// terminal has gone closes like any other, unless nohup has kept that from it; a
+// command passes this signal on or dies of it.
+func endSignals(args []string) []os.Signal {
+	signals := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
+	if !isCommand(args) && !signal.Ignored(syscall.SIGHUP) {
+		signals = append(signals, syscall.SIGHUP)
+	}
+	return signals
 }
 
 // signalPause is how soon after the first signal another one counts for
@@ -87,6 +98,8 @@ func start(ctx context.Context, args, env []string, stdout, stderr io.Writer) er
 		return nil
 	}
 
+	// When the reader of the log goes away, lines are lost, and not the member.
+	signal.Ignore(syscall.SIGPIPE)
 	log := newLogger(s.logLevel, s.logFormat, stderr)
 	log.Info("deimos starts", "version", versionString(), "go", runtime.Version(), "gomaxprocs", runtime.GOMAXPROCS(0))
 	if err := timerslack.Raise(); err != nil {
