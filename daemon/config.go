@@ -106,9 +106,12 @@ type Config struct {
 	// URLs that are not loopback addresses.
 	InsecurePeers bool
 
-	URLs   URLs
-	Timing Timing
-	Limits Limits
+	URLs URLs
+	// derived has the peer URLs that Validate has filled in, where the member list
+	// knows better once there is one.
+	derived URLs
+	Timing  Timing
+	Limits  Limits
 
 	// CORS lists the origins ("scheme://host", with or without ":port") whose
 	// web pages may use the client port, or is "*" alone. Empty: none.
@@ -136,12 +139,15 @@ type BootstrapMember struct {
 // given. Where a port has TLS, all URLs that it listens on are https.
 type URLs struct {
 	// AdvertisePeer is where the other members find this one. Where Bootstrap is
-	// given, its URLs for Name count instead. Empty: DefaultPeerURLs.
+	// given, its URLs for Name count instead. Empty: what the member list has for
+	// this member while DataDir holds it, else DefaultPeerURLs.
 	AdvertisePeer []string
 	// AdvertiseClient is published in the member list. Empty: DefaultClientURLs.
 	AdvertiseClient []string
 	// ListenPeer and ListenClient are where the daemon listens; port 0 picks a
-	// free port. Empty: as AdvertisePeer, as AdvertiseClient.
+	// free port. Empty: as AdvertisePeer, as AdvertiseClient. A member with data
+	// that was given neither peer list, or only Bootstrap, listens at the URLs
+	// that the member list has for it.
 	ListenPeer   []string
 	ListenClient []string
 }

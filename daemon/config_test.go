@@ -36,7 +36,7 @@ func TestValidateFillsDefaults(t *testing.T) {
 	if got.Log == nil {
 		t.Error("Validate() leaves Log nil, want a logger that discards")
 	}
-	ignore := cmpopts.IgnoreFields(Config{}, "Log")
+	ignore := cmpopts.IgnoreFields(Config{}, "Log", "derived")
 	if diff := cmp.Diff(want, got, ignore, cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("Validate() of the zero value (-want +got):\n%s", diff)
 	}

@@ -109,6 +109,7 @@ func (c *Config) parseURLs() error {
 // are https where the port has a certificate.
 func (c *Config) resolveURLs() {
 	u := &c.URLs
+	advertised, listened := u.AdvertisePeer, len(u.ListenPeer) > 0
 	for _, m := range c.Bootstrap {
 		if m.Name == c.Name && !c.isProxy() {
 			u.AdvertisePeer = slices.Clone(m.PeerURLs)
@@ -117,6 +118,12 @@ func (c *Config) resolveURLs() {
 	setDefaultURLs(&u.AdvertisePeer, defaultURLs(DefaultPeerURLs, c.PeerTLS))
 	setDefaultURLs(&u.AdvertiseClient, defaultURLs(DefaultClientURLs, c.ClientTLS))
 	setDefaultURLs(&u.ListenPeer, u.AdvertisePeer)
+	if !slices.Equal(advertised, u.AdvertisePeer) {
+		c.derived.AdvertisePeer = u.AdvertisePeer
+	}
+	if !listened {
+		c.derived.ListenPeer = u.ListenPeer
+	}
 	setDefaultURLs(&u.ListenClient, u.AdvertiseClient)
 	if len(c.Bootstrap) == 0 && !c.Discovery.Enabled() {
 		c.Bootstrap = []BootstrapMember{{Name: c.Name, PeerURLs: slices.Clone(u.AdvertisePeer)}}

@@ -87,8 +87,10 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 	if d.clientListeners, err = listen("listen-client-urls", d.cfg.URLs.ListenClient); err != nil {
 		return err
 	}
-	if d.cfg.Network == nil {
-		if d.peerListeners, err = listen("listen-peer-urls", d.cfg.URLs.ListenPeer); err != nil {
+	held := holdsMember(d.dir.path)
+	byList := held && d.cfg.listensByList() // which is known when the data is
+	if !byList {
+		if err := d.listenForPeers(); err != nil {
 			return err
 		}
 	}
@@ -105,6 +107,16 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 	if err := ctx.Err(); err != nil {
 		return err // recovery can take long, and somebody has changed his mind
 	}
+	if held {
+		if err := d.cfg.followList(d.storage.ownPeerURLs(d.machine), d.storage.identity.MemberID); err != nil {
+			return err
+		}
+	}
+	if byList {
+		if err := d.listenForPeers(); err != nil {
+			return err
+		}
+	}
 	if err := d.openNode(m); err != nil {
 		return err
 	}
@@ -117,6 +129,13 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 	followed.attach(d.peers, d.storage.identity.MemberID, d.checkMembership)
 	d.serve()
 	return nil
+}
+
+func (d *Daemon) listenForPeers() (err error) {
+	if d.cfg.Network == nil {
+		d.peerListeners, err = listen("listen-peer-urls", d.cfg.URLs.ListenPeer)
+	}
+	return err
 }
 
 // openNode makes the raft node and its transport. Neither runs yet.

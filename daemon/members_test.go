@@ -329,3 +329,31 @@ func TestAMemberThatForgetsToJoinHarmsNobody(t *testing.T) {
 type words struct{ syncbuf.Buffer }
 
 func (w *words) contain(s string) bool { return strings.Contains(w.String(), s) }
+
+// Neither the list of first members nor where to listen is needed once a member
+// has data, also after its address was changed.
+func TestAMemberWithDataListensWhereTheListSays(t *testing.T) {
+	c := clustertest.NewHTTP(t, 3)
+	m := c.Follower()
+	m.Configure(func(cfg *daemon.Config) { cfg.Bootstrap = nil })
+	before := m.PeerAddrs()
+	m.Stop()
+	m.Start()
+	m.WaitReady()
+	if got := m.PeerAddrs(); !slices.Equal(got, before) {
+		t.Fatalf("PeerAddrs() after a start without bootstrap-config = %q, want %q", got, before)
+	}
+	address := clustertest.FreeAddress(t)
+	body := fmt.Sprintf(`{"peerURLs":["http://%s"]}`, address)
+	if status, text := doMembers(t, c.Leader(), http.MethodPut, fmt.Sprintf("/members/%x", m.MemberID()), body); status != http.StatusNoContent {
+		t.Fatalf("PUT = %d %s, want 204", status, text)
+	}
+	clustertest.Eventually(t, "the member to hear of its new address", func() bool {
+		return slices.ContainsFunc(memberList(t, m), func(l memberOf) bool { return slices.Contains(l.PeerURLs, "http://"+address) })
+	})
+	m.Restart()
+	m.WaitReady()
+	if got := m.PeerAddrs(); !slices.Equal(got, []string{address}) {
+		t.Errorf("PeerAddrs() after the address was changed = %q, want %q", got, address)
+	}
+}

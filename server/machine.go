@@ -57,6 +57,18 @@ func (m *Machine) Store() *store.Store { return m.store }
 // Members returns the member list, sorted by id.
 func (m *Machine) Members() []deimos.Member { return m.members.Load().list() }
 
+// MembersAfter returns the member list as configuration changes will leave it that
+// are committed and not applied yet. Those that will be refused change nothing.
+func (m *Machine) MembersAfter(changes []raftpb.ConfChange) []deimos.Member {
+	ms := m.members.Load()
+	for _, cc := range changes {
+		if next, err := ms.change(cc); err == nil {
+			ms = next
+		}
+	}
+	return ms.list()
+}
+
 // IsRemoved reports whether the id belonged to a member that was removed.
 func (m *Machine) IsRemoved(id uint64) bool {
 	_, ok := m.members.Load().removed[id]

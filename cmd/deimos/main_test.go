@@ -15,6 +15,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
 	"github.com/marsevilspirit/deimos/daemon"
 	"github.com/marsevilspirit/deimos/raftnode"
 	"github.com/marsevilspirit/deimos/snap"
@@ -137,8 +140,9 @@ func TestOptionDefaultsAreThoseOfTheDaemon(t *testing.T) {
 		}
 	}
 	want.Log, s.config.Log = nil, nil
-	if got, want := fmt.Sprintf("%+v", s.config), fmt.Sprintf("%+v", want); got != want {
-		t.Errorf("the defaults of the flags are\n%s, want\n%s", got, want)
+	// Which values were given is no value.
+	if diff := cmp.Diff(want, s.config, cmpopts.IgnoreUnexported(daemon.Config{}), cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("the defaults of the flags are not those of the daemon (-daemon +flags):\n%s", diff)
 	}
 }
 

@@ -96,10 +96,11 @@ func (s *settings) memberOptions() []*option {
 		{name: "advertise-peer-urls", alias: "initial-advertise-peer-urls", fallback: daemon.DefaultPeerURLs,
 			value: into(&u.AdvertisePeer, kindURLs, parseReachable),
 			usage: "peer URLs of this member; where bootstrap-config is given, its URLs for name count instead; " +
-				"the default is https with TLS"},
+				"the default is https with TLS; a member with data has those of the member list by default"},
 		{name: "listen-peer-urls", fallback: "as advertise-peer-urls",
 			value: into(&u.ListenPeer, kindURLs, parseURLs),
-			usage: "where the member listens for the other members"},
+			usage: "where the member listens for the other members; a member with data that is given neither this nor " +
+				"advertise-peer-urls listens where the member list says"},
 	}
 }
 
@@ -109,7 +110,7 @@ func (s *settings) clusterOptions() []*option {
 		{name: "bootstrap-config", alias: "initial-cluster", fallback: "<name>= each of advertise-peer-urls",
 			value: into(&c.Bootstrap, kindBootstrap, parseBootstrap),
 			usage: "the first members, the same list on all of them; a repeated name collects URLs; " +
-				"read only while the data directory holds no member"},
+				"only the first start takes anything from it, later ones just ask at its URLs who an unknown member is"},
 		{name: "initial-cluster-state", fallback: daemon.ClusterStateNew,
 			value: into(&c.InitialClusterState, kindChoice,
 				choice(daemon.ClusterStateNew, daemon.ClusterStateExisting)),
