@@ -87,7 +87,10 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 	if d.clientListeners, err = listen("listen-client-urls", d.cfg.URLs.ListenClient); err != nil {
 		return err
 	}
-	held := holdsMember(d.dir.path)
+	held, err := d.dir.holdsMember()
+	if err != nil {
+		return err
+	}
 	byList := held && d.cfg.listensByList() // which is known when the data is
 	if !byList {
 		if err := d.listenForPeers(); err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/marsevilspirit/deimos/internal/fsx"
 	"github.com/marsevilspirit/deimos/snap"
+	"github.com/marsevilspirit/deimos/wal"
 )
 
 // This file tells a first start that was cut short, which may begin again, from
@@ -20,6 +21,10 @@ import (
 const firstStartName = "first-start"
 
 func (d *dataDir) firstStart() string { return filepath.Join(d.path, firstStartName) }
+
+// holdsMember reports whether a member has been made in the directory, which its log
+// tells.
+func (d *dataDir) holdsMember() (bool, error) { return wal.Exists(d.wal()) }
 
 // beginFirstStart marks that the directory is about to get its first member.
 func (d *dataDir) beginFirstStart() error {
@@ -47,8 +52,12 @@ func (d *dataDir) checkNew(snapshots *snap.Snapshots) error {
 	if err != nil {
 		return err
 	}
+	begun, err := exists(d.firstStart())
+	if err != nil {
+		return err
+	}
 	for _, meta := range found {
-		if meta.Index > bootstrapIndex || !exists(d.firstStart()) {
+		if meta.Index > bootstrapIndex || !begun {
 			return &lostLogError{dir: d.wal(), reason: fmt.Sprintf("and there is a snapshot at raft index %d", meta.Index)}
 		}
 	}

@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -40,11 +41,14 @@ const (
 // and to a member that is alone already, so that a flag that was left in place
 // does no harm.
 func forceNewCluster(cfg *Config, dir *dataDir) error {
-	if !wal.Exists(dir.wal()) {
+	held, err := dir.holdsMember()
+	if err != nil {
+		return err
+	}
+	if !held {
 		return Usagef("force-new-cluster: the data directory %s holds no member", cfg.DataDir)
 	}
 	old := &storage{}
-	var err error
 	if old.snapshots, err = snap.Open(snap.Config{Dir: dir.snap(), MaxSnapshots: cfg.Limits.MaxSnapshots, Log: cfg.Log}); err != nil {
 		return err
 	}
@@ -54,7 +58,11 @@ func forceNewCluster(cfg *Config, dir *dataDir) error {
 	}
 	old.wal.Abandon() // nothing is written to it any more
 	self, rec := old.identity.MemberID, old.recovered
-	if forcedBefore(dir, old.identity.ClusterID) {
+	before, err := forcedBefore(dir, old.identity.ClusterID)
+	if err != nil {
+		return err
+	}
+	if before {
 		cfg.Log.Warn("--force-new-cluster is ignored: it has made this cluster already; leave the flag out from now on. "+
 			"To make another one, remove the file first", "cluster", deimos.FormatID(old.identity.ClusterID), "file", dir.forcedMarker())
 		return nil
@@ -99,9 +107,12 @@ func forceNewCluster(cfg *Config, dir *dataDir) error {
 }
 
 // forcedBefore reports whether the cluster was made here.
-func forcedBefore(dir *dataDir, cluster uint64) bool {
+func forcedBefore(dir *dataDir, cluster uint64) (bool, error) {
 	text, err := fsx.ReadFile(fsx.OS{}, dir.forcedMarker(), 64)
-	return err == nil && strings.TrimSpace(string(text)) == deimos.FormatID(cluster)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return strings.TrimSpace(string(text)) == deimos.FormatID(cluster), ioFailure(err)
 }
 
 func (d *dataDir) forcedMarker() string { return filepath.Join(d.path, markerName) }
@@ -146,40 +157,62 @@ func buildForced(cfg *Config, dir *dataDir, machine *server.Machine, id wal.Iden
 // crash; with nothing to finish it does nothing.
 func finishForced(dir *dataDir) error {
 	forced := filepath.Join(dir.path, forcedName)
-	if !exists(forced) {
-		return nil
+	if found, err := exists(forced); !found {
+		return err
 	}
 	old := filepath.Join(forced, replacedPrefix+"old")
 	for _, name := range []string{walName, snapName, markerName} {
 		from, to := filepath.Join(forced, name), filepath.Join(dir.path, name)
-		if !exists(from) {
+		waits, err := exists(from)
+		if err != nil {
+			return err
+		}
+		if !waits {
 			continue // it is in its place
 		}
-		if exists(to) {
-			if err := move(to, filepath.Join(old, name)); err != nil {
-				return err
-			}
+		if err := moveIfExists(to, filepath.Join(old, name)); err != nil {
+			return err
 		}
 		if err := move(from, to); err != nil {
 			return err
 		}
 	}
-	if !exists(old) {
-		return ioFailure(os.RemoveAll(forced)) // the last step was cut short
+	kept, err := unusedName(dir.path)
+	if err != nil {
+		return err
 	}
-	kept := filepath.Join(dir.path, replacedPrefix+"1")
-	for n := 2; exists(kept); n++ {
-		kept = filepath.Join(dir.path, fmt.Sprintf("%s%d", replacedPrefix, n))
-	}
-	if err := move(old, kept); err != nil {
+	if err := moveIfExists(old, kept); err != nil { // it is gone if the last step was cut short
 		return err
 	}
 	return ioFailure(os.RemoveAll(forced))
 }
 
-func exists(path string) bool {
+// unusedName returns the first name for what was replaced that nothing has.
+func unusedName(dir string) (string, error) {
+	for n := 1; ; n++ {
+		name := filepath.Join(dir, fmt.Sprintf("%s%d", replacedPrefix, n))
+		if found, err := exists(name); !found {
+			return name, err
+		}
+	}
+}
+
+// exists reports whether something has a name. An error is an I/O failure: a
+// name that cannot be looked up may well be there.
+func exists(path string) (bool, error) {
 	_, err := os.Lstat(path)
-	return err == nil
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, ioFailure(err)
+}
+
+func moveIfExists(from, to string) error {
+	found, err := exists(from)
+	if !found {
+		return err
+	}
+	return move(from, to)
 }
 
 // move renames and makes both names durable.

@@ -43,7 +43,11 @@ func openStorage(cfg *Config, dir *dataDir, find originFinder, machine *server.M
 	}
 	walConfig := wal.Config{Dir: dir.wal(), MaxWALs: cfg.Limits.MaxWALs, Log: cfg.Log, ObserveFsync: m.observeFsync}
 	s := &storage{snapshots: snapshots}
-	if wal.Exists(dir.wal()) {
+	held, err := dir.holdsMember()
+	if err != nil {
+		return nil, err
+	}
+	if held {
 		err = s.open(cfg, walConfig, find, machine)
 	} else if err = dir.checkNew(snapshots); err == nil {
 		err = s.begin(cfg, dir, walConfig, find, machine)

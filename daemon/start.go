@@ -29,10 +29,8 @@ func Start(ctx context.Context, cfg Config) (Process, error) {
 	if err := firstError(cfg.Validate, func() error { return checkOpenFiles(&cfg) }); err != nil {
 		return nil, err
 	}
-	if cfg.Discovery.Enabled() && (cfg.isProxy() || !holdsMember(cfg.DataDir)) {
-		if err := discover(ctx, &cfg); err != nil {
-			return nil, err
-		}
+	if err := discoverFirst(ctx, &cfg); err != nil {
+		return nil, err
 	}
 	if cfg.isProxy() {
 		p, err := openProxy(cfg)
@@ -48,7 +46,21 @@ func Start(ctx context.Context, cfg Config) (Process, error) {
 	return d, nil
 }
 
-func holdsMember(dataDir string) bool { return wal.Exists(filepath.Join(dataDir, walName)) }
+// discoverFirst fills in the first members where they have to be discovered. A
+// member that has a past is never registered again: neither is one that may have
+// one, because its directory cannot be read.
+func discoverFirst(ctx context.Context, cfg *Config) error {
+	if !cfg.Discovery.Enabled() {
+		return nil
+	}
+	if !cfg.isProxy() {
+		holdsMember, err := wal.Exists(filepath.Join(cfg.DataDir, walName))
+		if holdsMember || err != nil {
+			return err
+		}
+	}
+	return discover(ctx, cfg)
+}
 
 // discover fills in the first members, and makes a proxy of a daemon that is
 // one too many.

@@ -118,8 +118,8 @@ func inspect(fsys fsx.FS, dir string, copies bool) (*Report, error) {
 }
 
 func (r *Report) read(fsys fsx.FS, dir string, copies bool) error {
-	if !exists(fsys, dir) {
-		return fmt.Errorf("wal: inspect %s: %w", dir, ErrNotFound)
+	if err := mustExist(fsys, dir, "inspect"); err != nil {
+		return err
 	}
 	marker, err := readMarker(fsys, dir)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -41,20 +42,29 @@ type Recovered struct {
 }
 
 // Exists reports whether dir holds a log. A log whose creation was cut short
-// does not count.
-func Exists(dir string) bool { return exists(fsx.OS{}, dir) }
+// does not count. A directory that cannot be read is an [ErrIO]: whether it
+// holds a log is not known.
+func Exists(dir string) (bool, error) { return exists(fsx.OS{}, dir) }
 
-func exists(fsys fsx.FS, dir string) bool {
+func exists(fsys fsx.FS, dir string) (bool, error) {
 	names, err := fsys.List(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
 	if err != nil {
-		return false
+		return false, ioError("list", dir, err)
 	}
-	for _, name := range names {
-		if strings.HasSuffix(name, segmentSuffix) {
-			return true
-		}
+	return slices.ContainsFunc(names, func(name string) bool { return strings.HasSuffix(name, segmentSuffix) }), nil
+}
+
+// mustExist returns [ErrNotFound] for what was to be done with a log that does
+// not exist.
+func mustExist(fsys fsx.FS, dir, doing string) error {
+	found, err := exists(fsys, dir)
+	if err == nil && !found {
+		err = fmt.Errorf("wal: %s %s: %w", doing, dir, ErrNotFound)
 	}
-	return false
+	return err
 }
 
 // Create makes a log and opens it. Whatever happens on the way, there is
@@ -83,7 +93,11 @@ func Create(cfg Config, id Identity, first raftpb.SnapshotMetadata, hs raftpb.Ha
 }
 
 func create(cfg Config, id Identity, first raftpb.SnapshotMetadata, hs raftpb.HardState) error {
-	if exists(cfg.FS, cfg.Dir) {
+	found, err := exists(cfg.FS, cfg.Dir)
+	if err != nil {
+		return err
+	}
+	if found {
 		return fmt.Errorf("wal: create %s: %w", cfg.Dir, ErrExists)
 	}
 	staging := cfg.Dir + stagingSuffix
@@ -145,8 +159,8 @@ func Open(cfg Config, choose func([]raftpb.SnapshotMetadata) (raftpb.SnapshotMet
 	if err := cfg.fill(); err != nil {
 		return nil, Recovered{}, err
 	}
-	if !exists(cfg.FS, cfg.Dir) {
-		return nil, Recovered{}, fmt.Errorf("wal: open %s: %w", cfg.Dir, ErrNotFound)
+	if err := mustExist(cfg.FS, cfg.Dir, "open"); err != nil {
+		return nil, Recovered{}, err
 	}
 	l, err := takeLock(cfg.Dir)
 	if err != nil {

@@ -19,8 +19,8 @@ func Salvage(cfg Config) (cut *Repair, err error) {
 	if err := cfg.fill(); err != nil {
 		return nil, err
 	}
-	if !exists(cfg.FS, cfg.Dir) {
-		return nil, fmt.Errorf("wal: salvage %s: %w", cfg.Dir, ErrNotFound)
+	if err := mustExist(cfg.FS, cfg.Dir, "salvage"); err != nil {
+		return nil, err
 	}
 	l, err := takeLock(cfg.Dir)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/marsevilspirit/deimos/internal/fsx"
+	"github.com/marsevilspirit/deimos/internal/fsx/fsxtest"
 )
 
 func TestLogReturnsWhatWasAppended(t *testing.T) {
@@ -61,7 +62,11 @@ func TestCreateIsAllOrNothing(t *testing.T) {
 		if err == nil {
 			w.Abandon()
 		}
-		if !Exists(dir) {
+		found, existsErr := Exists(dir)
+		if existsErr != nil {
+			t.Fatalf("Exists() = %v", existsErr)
+		}
+		if !found {
 			if err == nil {
 				t.Errorf("Create() with %v failing = nil, and there is no log", failing)
 			}
@@ -81,11 +86,41 @@ func TestCreateIsAllOrNothing(t *testing.T) {
 	}
 }
 
+// TestUnreadableDirectoryIsNotAMissingLog is row D8 for the directory itself: a
+// log that cannot be listed is there, as far as anybody knows.
+func TestUnreadableDirectoryIsNotAMissingLog(t *testing.T) {
+	for _, cause := range []error{syscall.EIO, syscall.EACCES, syscall.EMFILE, syscall.ENOTDIR} {
+		t.Run(cause.Error(), func(t *testing.T) {
+			cfg := Config{Dir: filepath.Join(tempDir(t), "wal")}
+			mustCreate(t, cfg).Abandon()
+			before := takeImage(t, cfg.Dir)
+			cfg.FS = &fsxtest.Faults{FS: fsx.OS{}, Hook: func(op, _ string) error {
+				if op == fsxtest.OpList {
+					return cause
+				}
+				return nil
+			}}
+			for doing, call := range map[string]func() error{
+				"exists()":  func() error { _, err := exists(cfg.FS, cfg.Dir); return err },
+				"Open()":    func() error { _, _, err := Open(cfg, newest); return err },
+				"Create()":  func() error { _, err := Create(cfg, testIdentity, metaAt(1, 1), state(1, 0, 1)); return err },
+				"inspect()": func() error { _, err := inspect(cfg.FS, cfg.Dir, false); return err },
+				"Salvage()": func() error { _, err := Salvage(cfg); return err },
+			} {
+				if err := call(); !errors.Is(err, ErrIO) || !errors.Is(err, cause) {
+					t.Errorf("%s of a directory that cannot be listed = %v, want ErrIO and %v", doing, err, cause)
+				}
+			}
+			wantEqual(t, "files", takeImage(t, cfg.Dir), before)
+		})
+	}
+}
+
 func TestHalfCreatedLogDoesNotExist(t *testing.T) {
 	dir := filepath.Join(tempDir(t), "wal")
 	image{segmentName{}.String(): []byte("half")}.put(t, dir+stagingSuffix)
-	if Exists(dir) {
-		t.Errorf("Exists() of a log that is being created = true")
+	if found, err := Exists(dir); found || err != nil {
+		t.Errorf("Exists() of a log that is being created = %v, %v, want false", found, err)
 	}
 	if _, _, err := Open(Config{Dir: dir}, newest); !errors.Is(err, ErrNotFound) {
 		t.Errorf("Open() = %v, want ErrNotFound", err)

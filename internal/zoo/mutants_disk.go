@@ -127,6 +127,21 @@ func diskMutants() []mutant {
 			catchers: by("snap", "TestSaveSurvivesPowerLossAtEveryStep"), short: true,
 		},
 		{
+			id: "D8a", name: "take a log that cannot be listed for a missing one",
+			why: "a member whose log is whole is told to restore a copy, or begins anew beside it",
+			edits: []edit{{"wal/open.go", `	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, ioError("list", dir, err)
+	}
+`, `	if err != nil {
+		return false, nil
+	}
+`}},
+			catchers: by("wal", "TestUnreadableDirectoryIsNotAMissingLog"),
+		},
+		{
 			id: "M46", name: "free-space check off",
 			why:      "the log meets the end of the disk in the middle of a batch",
 			edits:    []edit{{"server/server.go", "	if s.cfg.DiskLow() {\n		done(nil,", "	if false && s.cfg.DiskLow() {\n		done(nil,"}},
@@ -141,7 +156,7 @@ func diskMutants() []mutant {
 		{
 			id: "F1a", name: "take a first snapshot without a log for a first start that was cut short",
 			why:      "a member that has lost its log begins again, and gives indexes and votes a second time",
-			edits:    []edit{{"daemon/firststart.go", "meta.Index > bootstrapIndex || !exists(d.firstStart())", "meta.Index > bootstrapIndex"}},
+			edits:    []edit{{"daemon/firststart.go", "meta.Index > bootstrapIndex || !begun", "meta.Index > bootstrapIndex && (begun || !begun)"}},
 			catchers: by("daemon", "TestADirectoryThatLostItsLogIsNotTakenForNew"),
 		},
 		{
