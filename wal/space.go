@@ -20,12 +20,22 @@ func SetSegmentBytes(n int64) (restore func()) {
 // SegmentBytes returns at which size segments are ended.
 func SegmentBytes() int64 { return etcdwal.SegmentSizeBytes }
 
-// makeRoom runs before a batch is written. If the batch may end the segment
-// and the next one was not allocated in advance, the log is opened again,
-// because etcd's package gives up allocating at its first failure and would
-// fail at the switch for lack of space that has long come back.
+// etcdBufferBytes is how much etcd's package keeps in memory before it writes
+// to the file, whose offset tells it whether the segment is full.
+const etcdBufferBytes = 128 << 10
+
+// makeRoom runs before a batch is written. If the batch ends the segment and the
+// next one was not allocated in advance, the log is opened again, because etcd's
+// package gives up allocating at its first failure and would fail at the switch
+// for lack of space that has long come back.
 func (w *WAL) makeRoom(size int64) error {
-	if w.used+size < etcdwal.SegmentSizeBytes {
+	if !w.ends(size) {
+		return nil
+	}
+	if err := w.measure(); err != nil {
+		w.cfg.Log.Debug("the end of the log segment was not found, it counts as a little fuller", "file", w.path(), "error", err)
+	}
+	if !w.ends(size) {
 		return nil
 	}
 	ready, err := w.spareReady()
@@ -33,6 +43,39 @@ func (w *WAL) makeRoom(size int64) error {
 		return err
 	}
 	return w.reopen()
+}
+
+// ends reports whether a batch of size bytes may end the segment. One that etcd's
+// package writes at its end, all at once, does so only if the segment was full
+// before. To open the log again earlier would be of no use: what is there for
+// the next segment now need not be there then.
+func (w *WAL) ends(size int64) bool {
+	if size < etcdBufferBytes {
+		size = 0
+	}
+	return w.used+size >= etcdwal.SegmentSizeBytes
+}
+
+// measure corrects how much of the segment counts as used. Each batch is counted
+// as the most that it may take, which over a whole segment is more than it took.
+// Nothing is unsynced when it is called, so that all that was written is in the
+// file.
+func (w *WAL) measure() (err error) {
+	f, err := w.cfg.FS.Open(w.path())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	size, err := f.Size()
+	if err != nil {
+		return err
+	}
+	end, err := lastNonzero(f, size)
+	if err != nil {
+		return err
+	}
+	w.used = min(w.used, wholeWords(end+1)) // a record may end with one zero
+	return nil
 }
 
 // spareReady reports whether a file of full size waits to be the next segment.
@@ -91,12 +134,13 @@ func (w *WAL) nameEnd(entriesRead bool) error {
 // state, which may begin a new segment.
 func (w *WAL) saveAgain() error {
 	record := etcdSnapshot(w.snapshot)
-	w.used += recordSizeMax(w.state.Size()) + recordSizeMax(record.Size())
+	begin := w.begin()
+	w.used += recordSizeMax(record.Size()) + recordSizeMax(begin.Size())
 	return guard(func() error {
 		if err := w.log.SaveSnapshot(record); err != nil {
 			return err
 		}
-		if err := w.log.Save(w.begin(), nil); err != nil {
+		if err := w.log.Save(begin, nil); err != nil {
 			return err
 		}
 		return w.log.Sync()

@@ -107,17 +107,17 @@ func (w *WAL) Append(hs raftpb.HardState, entries []raftpb.Entry) error {
 		w.state.Commit = hs.Commit
 		return nil
 	}
-	size := 3 * recordSizeMax(hs.Size())
-	for i := range entries {
-		size += recordSizeMax(entries[i].Size())
-	}
 	last := w.last
 	if n := len(entries); n > 0 {
 		last = entries[n-1].Index
 	}
 	written := hs
 	written.Commit = min(hs.Commit, last)
-	err := w.batch("append to", size, func() error { return w.log.Save(written, entries) })
+	size := recordSizeMax(written.Size())
+	for i := range entries {
+		size += recordSizeMax(entries[i].Size())
+	}
+	size, err := w.batch("append to", size, func() error { return w.log.Save(written, entries) })
 	if err != nil {
 		return err
 	}
@@ -181,8 +181,7 @@ func (w *WAL) SaveSnapshot(meta raftpb.SnapshotMetadata) error {
 		return w.fail(fmt.Errorf("wal: record a snapshot in %s: raft index %d and term %d must be above 0", w.path(), meta.Index, meta.Term))
 	}
 	record := etcdSnapshot(meta)
-	size := recordSizeMax(w.state.Size()) + recordSizeMax(record.Size())
-	err := w.batch("record a snapshot in", size, func() error { return w.log.SaveSnapshot(record) })
+	size, err := w.batch("record a snapshot in", recordSizeMax(record.Size()), func() error { return w.log.SaveSnapshot(record) })
 	if err != nil {
 		return err
 	}
@@ -211,8 +210,8 @@ func (w *WAL) SaveCommit(raftIndex uint64) error {
 	if commit <= w.savedCommit {
 		return nil
 	}
-	size := 2 * recordSizeMax(w.state.Size())
-	if err := w.batch("record the commit index in", size, w.log.Sync); err != nil {
+	size, err := w.batch("record the commit index in", 0, w.log.Sync)
+	if err != nil {
 		return err
 	}
 	w.savedCommit = commit
@@ -228,27 +227,30 @@ func etcdSnapshot(meta raftpb.SnapshotMetadata) etcdwalpb.Snapshot {
 }
 
 // batch writes the state that begins a batch and what save writes behind it,
-// and syncs both.
-func (w *WAL) batch(doing string, size int64, save func() error) error {
+// and syncs both. It is told how many bytes save writes at most, and returns how
+// many all of it takes at most.
+func (w *WAL) batch(doing string, bytes int64, save func() error) (size int64, err error) {
+	begin := w.begin()
+	size = bytes + recordSizeMax(begin.Size())
 	if err := w.makeRoom(size); err != nil {
-		return w.fail(err)
+		return size, w.fail(err)
 	}
 	w.prewrite(size)
 	start := time.Now()
-	err := guard(func() error {
-		if err := w.log.Save(w.begin(), nil); err != nil {
+	err = guard(func() error {
+		if err := w.log.Save(begin, nil); err != nil {
 			return err
 		}
 		return save()
 	})
 	if err != nil {
-		return w.fail(ioError(doing, w.path(), err))
+		return size, w.fail(ioError(doing, w.path(), err))
 	}
 	w.used += size
 	if w.cfg.ObserveFsync != nil {
 		w.cfg.ObserveFsync(time.Since(start))
 	}
-	return nil
+	return size, nil
 }
 
 // begin is the state that begins a batch: what is durable, with the newest

@@ -57,14 +57,14 @@ func diskMutants() []mutant {
 			edits: []edit{{"wal/wal.go", `		return save()
 	})
 	if err != nil {
-		return w.fail(ioError(doing, w.path(), err))
+		return size, w.fail(ioError(doing, w.path(), err))
 	}`, `		return save()
 	})
 	if err != nil {
 		err = guard(w.log.Sync)
 	}
 	if err != nil {
-		return ioError(doing, w.path(), err)
+		return size, ioError(doing, w.path(), err)
 	}`}},
 			catchers: by("wal", "TestFailedWriteOrSyncIsFinal"),
 		},
@@ -125,6 +125,12 @@ func diskMutants() []mutant {
 	}
 	return nil`}},
 			catchers: by("snap", "TestSaveSurvivesPowerLossAtEveryStep"), short: true,
+		},
+		{
+			id: "D7a", name: "do not open the log again without a next segment",
+			why:      "the log ends with the segment, though space has long come back",
+			edits:    []edit{{"wal/space.go", "	return w.reopen()\n", "	return nil\n"}},
+			catchers: by("wal", "TestLogOutlivesAFailedPreallocation"),
 		},
 		{
 			id: "D8a", name: "take a log that cannot be listed for a missing one",
