@@ -53,7 +53,7 @@ func TestUsedFollowsTheEndOfTheSegment(t *testing.T) {
 		case 20:
 			err = w.SaveSnapshot(metaAt(last, w.state.Term))
 		case 30:
-			err = errors.Join(w.Append(state(w.state.Term, 0, last), nil), w.SaveCommit())
+			err = errors.Join(w.Append(state(w.state.Term, 0, last), nil), w.SaveCommit(last))
 		default:
 			last++
 			err = w.Append(raftpb.HardState{}, entriesOf(w.state.Term, last, last, 30))
