@@ -98,7 +98,7 @@ func (t *HTTP) call(ctx context.Context, to uint64, url string, request []byte) 
 		return nil, err
 	}
 	defer resp.Body.Close()
-	if err := t.judge(to, url, a); err != nil {
+	if err := t.judge(ctx, to, url, a); err != nil {
 		if a.refused != "" {
 			return nil, fmt.Errorf("%w: %w", ErrNotSent, err)
 		}

@@ -48,12 +48,19 @@ func (s *conns) end(c *conn) {
 	s.wg.Done()
 }
 
-// kill breaks the connections of one peer.
-func (s *conns) kill(sender uint64) {
+// name says which process of the sender has opened the request.
+func (s *conns) name(c *conn, run string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.run = run
+}
+
+// kill breaks the connections of one peer, those of one of its runs or all ("").
+func (s *conns) kill(sender uint64, run string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.open {
-		if c.sender == sender {
+		if c.sender == sender && (run == "" || c.run == run) {
 			c.kill()
 		}
 	}
@@ -78,6 +85,7 @@ type conn struct {
 	http.ResponseWriter
 	control *http.ResponseController
 	sender  uint64
+	run     string // of the sender, once it may speak; guarded by conns
 	cancel  context.CancelFunc
 	// opened writes who answers into the header, just before it is sent. nil:
 	// nothing is to be written.

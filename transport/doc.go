@@ -17,8 +17,9 @@
 //   - Sending never blocks and never calls the receiver back on the sending
 //     goroutine.
 //   - A message for another member, from a removed member, of another cluster,
-//     from or for another data directory, in the name of another member, or
-//     without proof where there is a secret is refused before it is delivered.
+//     from or for another data directory, in the name of another member, from a
+//     second process of a member, or without proof where there is a secret is
+//     refused before it is delivered.
 //   - Nothing is delivered after Stop returns, and every goroutine of the
 //     package has ended by then.
 //
@@ -54,6 +55,11 @@
 //	                      not there when the sender does not know one
 //	X-PeerURLs            the peer URLs of the sender, separated by commas
 //
+// The query of every request that names a sender also names the sender's run
+// (?run=): 16 random bytes in hex that the process made when it started. It is
+// not in a header, because a proof covers the query also in the eyes of a
+// receiver that knows nothing of the run of a sender.
+//
 // Who is no member yet may leave all of them out, for GET /members only; what
 // is there must be right. The receiver checks, before it reads the body: the
 // proof (see below), the cluster, the receiver, that the sender was not
@@ -83,11 +89,15 @@
 //	X-Etcd-Cluster-ID     the cluster
 //	X-Deimos-Member       the answering member
 //	X-Deimos-Incarnation  its incarnation
+//	X-Deimos-Run          its run
 //	X-Deimos-Refused      only there if the request was refused, which is before it
 //	                      was acted on: one of cluster, recipient, sender, removed,
-//	                      incarnation, expected, secret, run, clock, paused, busy,
-//	                      not_ready, too_large, opening
+//	                      incarnation, twin, unsettled, expected, secret, run, clock,
+//	                      paused, busy, not_ready, too_large, opening
 //	X-Deimos-Knows        with incarnation: the one that is known of the sender
+//	X-Deimos-Twin         with twin: for how long, in milliseconds, the receiver has
+//	                      known the process that speaks for the sender, a space, and
+//	                      where that is
 //	X-Deimos-Time         with clock: the time of the receiver, in unix milliseconds
 //	X-Deimos-Digest       the SHA-256 of the body in hex, for calls and /members
 //
@@ -102,18 +112,63 @@
 //
 // A connection with a refused request is closed without reading more of its
 // body. The sender checks cluster, member and incarnation before it reads the
-// body of the answer. It ends itself when it is told that it was removed, or that its
-// incarnation is another one ([WipedError]), or for 3 s on end by most of the
+// body of the answer. It ends itself when it is told that it was removed, that its
+// incarnation is another one ([WipedError]), or that it is the second process of
+// its member ([TwinError], see below), or for 3 s on end by most of the
 // peers that have answered at all, before any peer has taken a request, that
 // they are of another cluster ([ForeignError]). A receiver ends itself likewise
 // when another incarnation is expected of it.
+//
+// # One process for each member
+//
+// A copy of a data directory has the member and the incarnation of the first.
+// If both ran, they would vote as one voter. So a member remembers of each other
+// one the run that speaks for it, from its openings and its answers, and another
+// run has to wait until that one has ended. How that is found out:
+//
+//   - GET /members is asked at the peer URLs of the member, in the name of
+//     nobody. If the known run answers, the other one is refused with twin.
+//   - If it is certain that the known run is not there (another process answers,
+//     or the connection is refused), and nothing of it is open here, it has ended.
+//     A process that is restarted in place is let in that way, at once: the
+//     connections of one that is killed end with it.
+//   - If nothing is open and nothing was heard for 7 s, it has ended.
+//   - Otherwise, once it has been silent for 2 s, its connections are broken. One
+//     that is alive opens a stream anew within 2 s, and the other one is refused
+//     with twin. One that does not, and has been silent for 7 s, has ended.
+//
+// Meanwhile the other run is refused with unsettled, and tries again. When it is
+// let in, the connections of the first are broken, and nothing of it is read any
+// more. Who knows no run yet, because it has just started, takes the one that
+// answers at the peer URLs of the member for the first, and only if none does the
+// one that comes.
+//
+// A process that is refused with twin ends itself if the other one has been known
+// there for longer than any peer has accepted this one, or if no peer has yet.
+// Otherwise it came first, and the peer has started anew: it warns, and ends only
+// when peers have said so for a minute on end. The other one ends before, at the
+// first peer that knows better.
+//
+// What holds: as long as a process can be reached at the peer URLs of its member,
+// or is heard, no copy is let in by who knows it, nor by who has just started and
+// can reach it. Two processes do not go on for more than about a minute if one
+// peer speaks with both. What does not hold:
+//
+//   - Who is cut off from all peers for 7 s is replaced by a copy, as by the copy
+//     that an operator starts for a host that is lost, and ends when it is back.
+//     What the copy does not know of what it has confirmed is lost with it; if a
+//     leader counts on that, the copy ends (raftnode.LostLogError).
+//   - A copy that starts while no process of the member runs takes its place.
+//   - A peer that can reach only the copy takes that; it counts there until the
+//     copy has met a peer that knows the first.
+//   - The only member of a cluster has no peers that could tell.
+//   - Old versions name no run. What comes without one is taken as it is.
 //
 // # The proof
 //
 // Where the members share a secret, the opening also has:
 //
-//	X-Deimos-Run     the run of the receiving process: 16 random bytes in hex that
-//	                 the process made when it started; empty when not known
+//	X-Deimos-Run     the run of the receiving process; empty when not known
 //	X-Deimos-Time    when the request was made, in unix milliseconds
 //	X-Deimos-Nonce   16 random bytes in hex
 //	X-Deimos-Digest  the SHA-256 of the covered bytes of the body in hex: all of a
@@ -132,7 +187,7 @@
 // text, the proof of the request, the status in decimal, X-Etcd-Cluster-ID,
 // X-Deimos-Member, X-Deimos-Incarnation, X-Deimos-Run, X-Deimos-Refused,
 // X-Deimos-Knows, X-Deimos-Digest, X-Deimos-Time, X-Deimos-Incarnations,
-// X-Raft-Index. The text for its key ends in "answer". Only a request with a good
+// X-Raft-Index, and X-Deimos-Twin if it is there. The text for its key ends in "answer". Only a request with a good
 // proof gets an answer with one.
 //
 // A request for another run is answered with 401 and the run, and the sender

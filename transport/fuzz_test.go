@@ -106,7 +106,7 @@ func fuzzTarget(f *testing.F, secret *Secret) *HTTP {
 	if err != nil {
 		f.Fatal(err)
 	}
-	h.known.Store(new(known).withStranger(2, newStranger(time.Now()), deimos.Incarnation{})) // nobody is dialled, and nobody has a stream
+	h.known.Store(new(known).withStranger(2, newStranger(nil, time.Now()), deimos.Incarnation{})) // nobody is dialled, and nobody has a stream
 	f.Cleanup(h.Stop)
 	return h
 }

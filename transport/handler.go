@@ -103,6 +103,11 @@ func (t *HTTP) serveRoute(c *conn, r *http.Request, to route) *refusedOpen {
 	if refused := t.admit(o, to.anyone); refused != nil {
 		return refused
 	}
+	leave, refused := t.admitRun(c, r, o)
+	if refused != nil {
+		return refused
+	}
+	defer leave()
 	if to.raft && (!isVersion(r.Header.Get(headerVersion)) || !isVersion(r.Header.Get(headerMinimum))) {
 		return refuse(refusedOpening, http.StatusBadRequest, o.sender, "invalid version")
 	}
@@ -121,18 +126,16 @@ func (t *HTTP) signer(r *http.Request, authentic bool) func(int, http.Header) {
 		h.Set(headerCluster, deimos.FormatID(t.cfg.ClusterID))
 		h.Set(headerMember, deimos.FormatID(t.cfg.MemberID))
 		h.Set(headerIncarnation, t.cfg.Incarnation.String())
-		if t.cfg.Secret == nil {
-			return
-		}
 		h.Set(headerRun, t.door.run)
-		if authentic {
+		if t.cfg.Secret != nil && authentic {
 			h.Set(headerProof, t.cfg.Secret.answerProof(proof, status, h))
 		}
 	}
 }
 
 // admit makes the checks of an authentic opening. It is the only place that
-// decides who may speak to this member.
+// decides which members may speak to this one; admitRun decides which process of
+// the member may.
 func (t *HTTP) admit(o opening, anyone bool) *refusedOpen {
 	const status = http.StatusPreconditionFailed
 	anonymous := anyone && o.sender == 0
@@ -187,6 +190,10 @@ func (t *HTTP) turnAway(c *conn, r *http.Request, e *refusedOpen) {
 	switch e.reason {
 	case refusedIncarnation:
 		c.Header().Set(headerKnows, t.incarnationOf(e.sender).String())
+	case refusedTwin:
+		if first := t.runs.of(e.sender); first != nil {
+			c.Header().Set(headerTwin, formatTwin(first))
+		}
 	case refusedClock:
 		c.Header().Set(headerTime, strconv.FormatInt(t.door.now().UnixMilli(), 10))
 	}

@@ -77,6 +77,7 @@ type HTTP struct {
 	metrics *metrics
 	reasons *reasons
 	conns   conns
+	runs    runs
 
 	door          *door
 	opener        opener
@@ -84,6 +85,7 @@ type HTTP struct {
 	introductions *introductions
 	verdicts      verdicts
 	clockWarning  pacer
+	twinWarning   pacer
 	refusing      atomic.Int32
 	// answering and listing have a token for each call that is being answered
 	// and each list of members that is being written.
@@ -151,6 +153,7 @@ func NewHTTP(cfg Config) (*HTTP, error) {
 	}
 	t.opener.incarnationOf = t.incarnationOf
 	t.door = newDoor(cfg.Secret, func(id uint64) bool { return t.known.Load().has(id) })
+	t.opener.run = t.door.run
 	t.inbox = newInbox(cfg.MemberID, cfg.Receiver, cfg.IsRemoved)
 	t.inbox.onRefused = t.refused
 	t.known.Store(&known{})
@@ -249,6 +252,7 @@ func (t *HTTP) RemovePeer(id uint64) {
 	t.dropPeer(id)
 	t.metrics.forget(id)
 	t.met.Delete(id)
+	t.runs.forget(id)
 	t.reasons.forget(id)
 }
 
@@ -256,7 +260,7 @@ func (t *HTTP) RemovePeer(id uint64) {
 // may be writing are broken first, so that it does not wait for them while
 // Send waits for its lock. The caller holds mu.
 func (t *HTTP) dropPeer(id uint64) {
-	t.conns.kill(id)
+	t.conns.kill(id, "")
 	t.rt.RemovePeer(types.ID(id))
 }
 
@@ -348,7 +352,8 @@ func (t *HTTP) ActiveSince(id uint64) time.Time { return t.rt.ActiveSince(types.
 func (t *HTTP) ActivePeers() int { return t.rt.ActivePeers() }
 
 // Err returns a channel that delivers at most one error, after which the member
-// must be stopped: [ErrRemoved], a [*WipedError] or a [*ForeignError]. It is
+// must be stopped: [ErrRemoved], a [*WipedError], a [*TwinError] or a
+// [*ForeignError]. It is
 // never closed.
 func (t *HTTP) Err() <-chan error { return t.fatal }
 

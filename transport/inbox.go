@@ -23,6 +23,8 @@ const (
 	refusedSender      refusal = "sender"      // without a sender, of an unknown one, or in the name of another
 	refusedRemoved     refusal = "removed"     // from a removed member
 	refusedIncarnation refusal = "incarnation" // from another data directory than the one that is known
+	refusedTwin        refusal = "twin"        // from a second process of a member
+	refusedUnsettled   refusal = "unsettled"   // from a process of which it is not known yet whether it is a second one
 	refusedExpected    refusal = "expected"    // meant for another data directory of this member
 	refusedSecret      refusal = "secret"      // without a good proof
 	refusedRun         refusal = "run"         // with a proof for another run of this process

@@ -166,7 +166,7 @@ func (r *round) ask(ctx context.Context, urls []string, question func(context.Co
 func (r *round) askPeer(ctx context.Context, id uint64, url string) error {
 	info, a, err := r.t.opener.members(ctx, r.t.clients.calls, url, id)
 	if a.member != 0 {
-		if err := r.t.judge(id, url, a); err != nil {
+		if err := r.t.judge(ctx, id, url, a); err != nil {
 			return err
 		}
 	}
@@ -267,8 +267,9 @@ func (t *HTTP) addStranger(m deimos.Member, i deimos.Incarnation, voucher uint64
 		t.dropPeer(id)
 		t.metrics.forget(id)
 		t.reasons.forget(id)
+		t.runs.forget(id)
 	}
-	t.known.Store(k.withStranger(m.ID, newStranger(time.Now()), i))
+	t.known.Store(k.withStranger(m.ID, newStranger(m.PeerURLs, time.Now()), i))
 	t.log.Info("another member vouches for a member that the log has not told of yet",
 		"member", deimos.FormatID(m.ID), "urls", fmt.Sprint(m.PeerURLs), "voucher", deimos.FormatID(voucher))
 	return nil

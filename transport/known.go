@@ -20,11 +20,12 @@ type known struct {
 
 // stranger is a member that another one vouches for.
 type stranger struct {
+	urls    []string     // its peer URLs
 	heardMS atomic.Int64 // when it was let in last, in unix milliseconds
 }
 
-func newStranger(now time.Time) *stranger {
-	s := new(stranger)
+func newStranger(urls []string, now time.Time) *stranger {
+	s := &stranger{urls: urls}
 	s.heardMS.Store(now.UnixMilli())
 	return s
 }
@@ -32,6 +33,14 @@ func newStranger(now time.Time) *stranger {
 func (k *known) has(id uint64) bool {
 	_, ok := k.peers[id]
 	return ok || k.strangers[id] != nil
+}
+
+// urls returns the peer URLs of a member.
+func (k *known) urls(id uint64) []string {
+	if s := k.strangers[id]; s != nil {
+		return s.urls
+	}
+	return k.peers[id]
 }
 
 func (k *known) clone() *known {

@@ -26,7 +26,7 @@ const (
 
 	headerIncarnation = "X-Deimos-Incarnation" // of who speaks
 	headerExpects     = "X-Deimos-Expects"     // of the receiver, as the sender knows it
-	headerRun         = "X-Deimos-Run"         // of the receiving process
+	headerRun         = "X-Deimos-Run"         // of the process that gets the request
 	headerTime        = "X-Deimos-Time"        // unix milliseconds
 	headerNonce       = "X-Deimos-Nonce"
 	headerDigest      = "X-Deimos-Digest" // of the covered bytes of the body
@@ -35,6 +35,8 @@ const (
 	headerMember  = "X-Deimos-Member"  // who answers
 	headerRefused = "X-Deimos-Refused" // why, in one word
 	headerKnows   = "X-Deimos-Knows"   // the sender's incarnation, as the answering member knows it
+
+	headerTwin = "X-Deimos-Twin" // the process that speaks for the sender
 
 	headerIncarnations = "X-Deimos-Incarnations" // of the members in a list
 	headerRaftIndex    = "X-Raft-Index"          // of a list, in decimal
@@ -57,9 +59,15 @@ func (s *Secret) requestProof(r *http.Request) string {
 // given proof, and thereby with a fresh nonce.
 func (s *Secret) answerProof(requestProof string, status int, answer http.Header) string {
 	h := answer.Get
-	return prove(s.answer, requestProof, strconv.Itoa(status), h(headerCluster), h(headerMember),
+	fields := []string{
+		requestProof, strconv.Itoa(status), h(headerCluster), h(headerMember),
 		h(headerIncarnation), h(headerRun), h(headerRefused), h(headerKnows), h(headerDigest),
-		h(headerTime), h(headerIncarnations), h(headerRaftIndex))
+		h(headerTime), h(headerIncarnations), h(headerRaftIndex),
+	}
+	if twin := h(headerTwin); twin != "" { // only who names a run gets it
+		fields = append(fields, twin)
+	}
+	return prove(s.answer, fields...)
 }
 
 // opening is what a request says about both ends.
@@ -128,6 +136,7 @@ type opener struct {
 	secret        *Secret
 	cluster, self uint64 // 0: not said
 	peerURLs      string // separated by commas; "": not said
+	run           string // of this process; "": not said
 	incarnation   deimos.Incarnation
 	incarnationOf func(uint64) deimos.Incarnation
 
@@ -139,8 +148,13 @@ type opener struct {
 type answer struct {
 	cluster, member    uint64 // 0: not said
 	incarnation, knows deimos.Incarnation
+	run                string  // of the process that answers; "": not said
 	refused            refusal // "": not refused
 	digest             string
+	// twinKnown is for how long another process has spoken for the sender, and
+	// twinPlace where it is.
+	twinKnown time.Duration
+	twinPlace string
 	// clockMS is the time of who answers, sentMS that of the request, both in
 	// unix milliseconds. 0: not said.
 	clockMS, sentMS int64
@@ -206,13 +220,17 @@ func checked(resp *http.Response, r *http.Request) (*http.Response, answer, erro
 }
 
 func parseAnswer(h http.Header) (answer, error) {
-	var errs [5]error
+	var errs [6]error
 	a := answer{digest: h.Get(headerDigest)}
+	if run := h.Get(headerRun); isNonce(run) {
+		a.run = run
+	}
 	a.cluster, errs[0] = parseOptionalID(h, headerCluster)
 	a.member, errs[1] = parseOptionalID(h, headerMember)
 	a.incarnation, errs[2] = parseIncarnation(h, headerIncarnation)
 	a.knows, errs[3] = parseIncarnation(h, headerKnows)
 	a.clockMS, errs[4] = parseTime(h)
+	a.twinKnown, a.twinPlace, errs[5] = parseTwin(h)
 	if err := errors.Join(errs[:]...); err != nil {
 		return a, err
 	}
@@ -228,6 +246,7 @@ func parseAnswer(h http.Header) (answer, error) {
 
 // open writes who speaks to whom.
 func (o *opener) open(r *http.Request, to uint64) {
+	setRun(r, o.run)
 	r.Header.Del(headerPeerURLs) // what rafthttp says
 	if o.peerURLs != "" {
 		r.Header.Set(headerPeerURLs, o.peerURLs)

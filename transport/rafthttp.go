@@ -166,7 +166,7 @@ func (t *HTTP) openStream(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = t.judge(to, urlOf(r), a)
+	err = t.judge(r.Context(), to, urlOf(r), a)
 	if v := resp.Header.Get(headerVersion); err == nil && !isVersion(v) {
 		err = fmt.Errorf("transport: %s answers with the version %.20q", r.URL.Host, v)
 	}
@@ -179,6 +179,14 @@ func (t *HTTP) openStream(r *http.Request) (*http.Response, error) {
 	}
 	s := newStream(resp.Body, strings.HasPrefix(r.URL.Path, msgappPrefix))
 	s.sender = to
+	if a.run != "" {
+		s.speaker = t.runs.of(to)
+		if s.speaker == nil || s.speaker.run != a.run {
+			_ = resp.Body.Close() // it is of no use
+			return nil, fmt.Errorf("transport: another process speaks for member %x now than that at %s", to, urlOf(r))
+		}
+		s.leave = s.speaker.enter()
+	}
 	s.onRefused = func(err error) {
 		t.refused(&raftpb.Message{From: to}, refusedSender, err)
 	}
@@ -211,7 +219,7 @@ func (t *HTTP) post(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := t.judge(to, urlOf(r), a); err != nil {
+	if err := t.judge(r.Context(), to, urlOf(r), a); err != nil {
 		_ = resp.Body.Close() // it is of no use
 		return nil, err
 	}

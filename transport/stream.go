@@ -33,6 +33,9 @@ const (
 // much memory for, or end the process for.
 var errFrame = errors.New("transport: invalid frame in a stream")
 
+// errOver ends a stream of a process in whose place another one speaks now.
+var errOver = errors.New("transport: another process speaks for the member now")
+
 // stream hands on the bytes of a stream from a peer once they are known to be
 // harmless. It is used by one goroutine, except that Close may be called beside
 // a read.
@@ -45,6 +48,10 @@ type stream struct {
 	sender uint64
 	// onRefused, if set, is told when he does not.
 	onRefused func(error)
+	// speaker, if set, is the process that the stream comes from, and leave is
+	// called when the stream ends.
+	speaker *tenure
+	leave   func()
 
 	piece   []byte // checked bytes, of which those before at are handed on
 	at      int
@@ -60,7 +67,12 @@ func newStream(body io.ReadCloser, msgapp bool) *stream {
 }
 
 // Close implements io.Closer.
-func (s *stream) Close() error { return s.body.Close() }
+func (s *stream) Close() error {
+	if s.leave != nil {
+		s.leave()
+	}
+	return s.body.Close()
+}
 
 // Read implements io.Reader.
 func (s *stream) Read(p []byte) (int, error) {
@@ -72,13 +84,28 @@ func (s *stream) Read(p []byte) (int, error) {
 	}
 	if s.at == len(s.piece) {
 		s.piece, s.at = s.piece[:0], 0
-		if s.err = s.next(); s.err != nil {
+		if s.err = s.next(); s.err == nil {
+			s.err = s.hear()
+		}
+		if s.err != nil {
 			return 0, s.err
 		}
 	}
 	n := copy(p, s.piece[s.at:])
 	s.at += n
 	return n, nil
+}
+
+// hear notes that its process is alive, which must speak for the member still.
+func (s *stream) hear() error {
+	if s.speaker == nil {
+		return nil
+	}
+	if s.speaker.over.Load() {
+		return errOver
+	}
+	s.speaker.hear()
+	return nil
 }
 
 // next reads and checks the next piece.

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"time"
@@ -73,12 +74,20 @@ func clocksApart(one string, oneMS int64, other string, otherMS int64) string {
 // another cluster. When it says nothing for that long, it begins anew.
 const foreignPatience = 3 * time.Second
 
+// twinPatience is for how long peers must go on to say that another process
+// speaks for this member, if this one came to the cluster first.
+const twinPatience = time.Minute
+
 // verdicts remembers what the peers say of their cluster, until one has accepted
 // this member. The zero value is ready.
 type verdicts struct {
 	mu       sync.Mutex
 	accepted bool
-	answered map[uint64]*verdict // by peer
+	since    time.Time // when a peer accepted this process first
+	// twinFirst and twinLast are when peers said on end that this is a second
+	// process.
+	twinFirst, twinLast time.Time
+	answered            map[uint64]*verdict // by peer
 }
 
 // verdict is what a peer has said last.
@@ -91,7 +100,28 @@ type verdict struct {
 func (v *verdicts) accept() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if !v.accepted {
+		v.since = time.Now()
+	}
 	v.accepted, v.answered = true, nil
+}
+
+// isSecond notes that a peer takes another process for this member, which it has
+// known for so long, and reports whether this one has to end. The one that came
+// to the cluster first does not, unless it is told so for long: a peer that has
+// started anew can have met the other one first, but it is the other one then
+// that ends, if any peer knows better.
+func (v *verdicts) isSecond(known time.Duration, now time.Time) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if !v.accepted || known >= now.Sub(v.since) {
+		return true
+	}
+	if now.Sub(v.twinLast) > runSilence {
+		v.twinFirst = now
+	}
+	v.twinLast = now
+	return now.Sub(v.twinFirst) >= twinPatience
 }
 
 // isForeign notes what a peer says; nil when it is no foreigner.
@@ -144,8 +174,9 @@ func (t *HTTP) end(err error) {
 }
 
 // judge draws the conclusions from an answer whose proof is good: nil when the
-// member that was asked has taken the request.
-func (t *HTTP) judge(to uint64, at string, a answer) error {
+// member that was asked has taken the request. It can wait for a few seconds when
+// another process than before answers for the member.
+func (t *HTTP) judge(ctx context.Context, to uint64, at string, a answer) error {
 	if a.cluster != t.cfg.ClusterID {
 		foreign := &ForeignError{Mine: t.cfg.ClusterID, Theirs: a.cluster, By: to, URL: at}
 		if a.refused == refusedCluster {
@@ -161,6 +192,9 @@ func (t *HTTP) judge(to uint64, at string, a answer) error {
 	case "":
 	case refusedRemoved:
 		t.end(fmt.Errorf("%w (member %x says so)", ErrRemoved, a.member))
+		return a.refusal(at)
+	case refusedTwin:
+		t.endTwin(&a, at)
 		return a.refusal(at)
 	case refusedClock:
 		t.warnOfClock(&a, at)
@@ -180,6 +214,9 @@ func (t *HTTP) judge(to uint64, at string, a answer) error {
 	}
 	if !a.incarnation.IsZero() && !t.meet(to, a.incarnation) {
 		return fmt.Errorf("transport: member %x at %s runs with the data directory %s, but was first met with another one", to, at, a.incarnation)
+	}
+	if err := t.judgeRun(ctx, to, at, a.run); err != nil {
+		return err
 	}
 	t.verdicts.accept()
 	return nil
