@@ -45,6 +45,7 @@ func (d *Daemon) isSound(err error) bool {
 func (d *Daemon) explain(err error) error {
 	id := d.storage.identity
 	var wiped *transport.WipedError
+	var twin *transport.TwinError
 	var foreign *transport.ForeignError
 	switch {
 	case errors.Is(err, transport.ErrRemoved):
@@ -54,6 +55,10 @@ func (d *Daemon) explain(err error) error {
 			"it has the incarnation %s, but the cluster knows member %s (%q) with the incarnation %s, whose directory is lost: %s",
 			wiped.Mine, deimos.FormatID(id.MemberID), d.cfg.Name, wiped.Theirs,
 			replaceCommands(d.otherClientURL(), id.MemberID, d.cfg.URLs.AdvertisePeer))}
+	case errors.As(err, &twin):
+		return &DataDirError{Dir: d.cfg.DataDir, Err: fmt.Errorf(
+			"member %s (%q) runs already in another process (at %q, as member %s says), stop one of them: this data directory is a copy",
+			deimos.FormatID(id.MemberID), d.cfg.Name, twin.Place, deimos.FormatID(twin.By))}
 	case errors.As(err, &foreign):
 		return &DataDirError{Dir: d.cfg.DataDir, Err: fmt.Errorf(
 			"it belongs to cluster %s, and the members that were found, such as the one at %s, belong to cluster %s: "+
