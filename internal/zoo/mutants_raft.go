@@ -210,6 +210,24 @@ func memberMutants() []mutant {
 			catchers: by("transport", "TestPeerPortRefuses"),
 		},
 		{
+			id: "M26d", name: "a second process of a member is let in",
+			why:      "two processes vote as one, and the leader counts on what only one of them has",
+			edits:    []edit{{"transport/twin.go", "	case holder == nil || holder.run != run:\n		return nil, t.refuseTwin", "	case holder == nil:\n		return nil, t.refuseTwin"}},
+			catchers: by("transport", "TestSecondProcessOfAMemberEnds"),
+		},
+		{
+			id: "M26e", name: "a process is taken for dead as soon as another one wants its place",
+			why:      "a copy that starts ends the member it was made of",
+			edits:    []edit{{"transport/contest.go", "	if _, ok := asked.runs[j.holder.run]; ok {", "	if false {"}, {"transport/contest.go", "		case j.holder.open.Load() == 0 && (sure || silence >= runSilence):", "		case sure || silence >= runSilence:"}},
+			catchers: by("transport", "TestProcessTakesThePlaceOnlyOfOneThatHasEnded"),
+		},
+		{
+			id: "M26f", name: "the stream of a process in whose place another one speaks is read on",
+			why:      "what a member said before it was replaced counts after that",
+			edits:    []edit{{"transport/stream.go", "	if s.speaker.over.Load() {", "	if false {"}},
+			catchers: by("transport", "TestStreamOfAProcessEndsWhenAnotherOneSpeaks"),
+		},
+		{
 			id: "M27", name: "one peer handler (snapshot) without authentication",
 			why:      "anybody who reaches the port replaces the state of a member",
 			edits:    []edit{{"transport/handler.go", "	refused := t.door.check(r)\n", "	var refused *refusedOpen\n	if r.URL.Path != rafthttp.RaftSnapshotPrefix {\n		refused = t.door.check(r)\n	}\n"}},
