@@ -120,6 +120,9 @@ type Config struct {
 	// Network joins the daemons of one process without sockets between them, for
 	// tests; the peer URLs are names only then. Nil: HTTP between members.
 	Network *transport.Network
+	// FreeSpace returns how many bytes are free for files in a directory, for
+	// tests. Nil: asks the file system.
+	FreeSpace func(dir string) (int64, error)
 
 	// Log receives what an operator may act on. Nil: discarded.
 	Log *slog.Logger

@@ -97,7 +97,7 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	d.space = newDiskSpace(d.dir.path, d.log)
+	d.space = watchDiskSpace(d.cfg.FreeSpace, d.dir.path, d.log)
 	followed := &peers{log: d.log, later: d.afterElection}
 	d.machine = newMachine(&d.cfg, followed.follow)
 	find := func(fresh bool) (origin, error) { return findOrigin(ctx, &d.cfg, d.secured, fresh) }
@@ -347,6 +347,7 @@ func (d *Daemon) close(ctx context.Context) error {
 	}
 	d.server.Close()
 	d.node.Stop()
+	d.space.Close() // the snapshotter has asked it
 	d.peers.Stop()
 	if d.peerServer != nil {
 		_ = d.peerServer.Close() // as above
@@ -411,6 +412,9 @@ func (d *Daemon) abandon() {
 	}
 	if d.peers != nil {
 		d.peers.Stop()
+	}
+	if d.space != nil {
+		d.space.Close()
 	}
 	d.wg.Wait()
 	if d.storage != nil && d.storage.wal != nil {

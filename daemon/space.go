@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -20,7 +21,7 @@ const (
 	// reserveMin is the least that is kept free for elections, expiry and
 	// member changes, which go on when writes are refused.
 	reserveMin = 64 << 20
-	// spaceInterval is how long a look at the free space counts. Even a fast
+	// spaceInterval is the time between looks at the free space. Even a fast
 	// disk does not take in the reserve in this time.
 	spaceInterval = 50 * time.Millisecond
 )
@@ -50,54 +51,89 @@ func explainSpace(dir string, err error) error {
 	return err
 }
 
-// diskSpace watches the free space of the data directory. Its methods may be
+// diskSpace watches the free space of the data directory, by a goroutine of its
+// own: a file system that hangs keeps nobody waiting who asks. Its methods may be
 // called from any goroutine.
 type diskSpace struct {
 	reserve int64
 	free    func() (int64, error) // bytes that are left for us
 	log     *slog.Logger
+	low     atomic.Bool
+	unknown bool // whether the last look failed; belongs to watch
 
-	start    time.Time
-	lookedAt atomic.Int64 // time since start of the last look
-	low      atomic.Bool
+	once sync.Once
+	stop chan struct{}
+	done chan struct{}
 }
 
-func newDiskSpace(dir string, log *slog.Logger) *diskSpace {
-	return &diskSpace{
+// watchDiskSpace looks once and goes on to look until Close. free is as
+// [Config.FreeSpace].
+func watchDiskSpace(free func(string) (int64, error), dir string, log *slog.Logger) *diskSpace {
+	if free == nil {
+		free = freeSpace
+	}
+	d := &diskSpace{
 		reserve: reserveBytes(),
-		free: func() (int64, error) {
-			var st unix.Statfs_t
-			if err := unix.Statfs(dir, &st); err != nil {
-				return 0, fmt.Errorf("daemon: free space of %s: %w", dir, err)
-			}
-			return int64(st.Bavail) * int64(st.Bsize), nil //nolint:unconvert // their types differ from system to system
-		},
-		log:   log,
-		start: time.Now().Add(-spaceInterval), // so that the first look is one
+		free:    func() (int64, error) { return free(dir) },
+		log:     log,
+		stop:    make(chan struct{}),
+		done:    make(chan struct{}),
 	}
+	d.look()
+	go d.watch()
+	return d
 }
 
-// Low reports whether less than the reserve is free. It looks at most once in
-// spaceInterval, so that asking for each write costs nothing.
-func (d *diskSpace) Low() bool {
-	now, last := int64(time.Since(d.start)), d.lookedAt.Load()
-	if now-last < int64(spaceInterval) || !d.lookedAt.CompareAndSwap(last, now) {
-		return d.low.Load()
+func freeSpace(dir string) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, fmt.Errorf("daemon: free space of %s: %w", dir, err)
 	}
-	free, err := d.free()
-	if err != nil {
-		d.log.Warn("the free disk space is not known", "error", err)
-		return d.low.Load()
-	}
-	low := free < d.reserve
-	if d.low.Swap(low) != low {
-		if low {
-			d.log.Error("disk space is below the reserve: writes are refused", "freeBytes", free, "reserveBytes", d.reserve)
-		} else {
-			d.log.Info("disk space is above the reserve again: writes are accepted", "freeBytes", free)
+	return int64(st.Bavail) * int64(st.Bsize), nil //nolint:unconvert // their types differ from system to system
+}
+
+// Close ends the watch; what it has found last stays. It may be called more than
+// once.
+func (d *diskSpace) Close() {
+	d.once.Do(func() { close(d.stop) })
+	<-d.done
+}
+
+// Low reports whether less than the reserve was free at the last look.
+func (d *diskSpace) Low() bool { return d.low.Load() }
+
+func (d *diskSpace) watch() {
+	defer close(d.done)
+	ticker := time.NewTicker(spaceInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-d.stop:
+			return
+		case <-ticker.C:
+			d.look()
 		}
 	}
-	return low
+}
+
+func (d *diskSpace) look() {
+	free, err := d.free()
+	failed := err != nil
+	if failed && !d.unknown {
+		d.log.Warn("the free disk space is not known, what was known counts", "error", err)
+	}
+	if d.unknown = failed; failed {
+		return
+	}
+	low := free < d.reserve
+	if d.low.Swap(low) == low {
+		return
+	}
+	if low {
+		d.log.Error("disk space is below the reserve: writes are refused", "freeBytes", free, "reserveBytes", d.reserve)
+	} else {
+		d.log.Info("disk space is above the reserve again: writes are accepted", "freeBytes", free)
+	}
 }
 
 // thriftySnapshots puts snapshots off that would eat up the reserve.

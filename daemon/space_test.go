@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -12,34 +14,86 @@ import (
 
 	"go.etcd.io/raft/v3/raftpb"
 
+	"github.com/marsevilspirit/deimos/internal/syncbuf"
 	"github.com/marsevilspirit/deimos/snap"
+	"github.com/marsevilspirit/deimos/wal"
 )
 
-func TestDiskSpaceIsLookedAtOnceInAWhile(t *testing.T) {
+func TestTheFreeSpaceIsLookedAtOnceInAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		looks, free, failure := 0, int64(100), error(nil)
-		d := &diskSpace{reserve: 50, log: slog.New(slog.DiscardHandler), start: time.Now().Add(-spaceInterval)}
-		d.free = func() (int64, error) { looks++; return free, failure }
+		reserve := max(reserveMin, 2*wal.SegmentBytes())
+		var looks, free atomic.Int64
+		var failing atomic.Bool
+		var log syncbuf.Buffer
+		look := func(dir string) (int64, error) {
+			looks.Add(1)
+			if failing.Load() {
+				return 0, syscall.EIO
+			}
+			return free.Load(), nil
+		}
+		free.Store(reserve - 1)
+		space := watchDiskSpace(look, "/data", slog.New(slog.NewTextHandler(&log, nil)))
 		for _, step := range []struct {
-			name    string
-			free    int64
-			failure error
-			wait    time.Duration
-			low     bool
-			looks   int
+			name   string
+			free   int64
+			fails  bool
+			wait   time.Duration
+			low    bool
+			looks  int64
+			logged string // "": nothing
 		}{
-			{"at first", 100, nil, 0, false, 1},
-			{"too soon for another look", 10, nil, 0, false, 1},
-			{"full", 10, nil, spaceInterval, true, 2},
-			{"unknown counts as before", 100, syscall.EIO, spaceInterval, true, 3},
-			{"exactly the reserve", 50, nil, spaceInterval, false, 4},
+			{"before anything else", reserve - 1, false, 0, true, 1, "below the reserve"},
+			{"too soon for another look", reserve, false, spaceInterval - 1, true, 1, ""},
+			{"exactly the reserve", reserve, false, 1, false, 2, "above the reserve again"},
+			{"still", reserve, false, spaceInterval, false, 3, ""},
+			{"full", reserve - 1, false, spaceInterval, true, 4, "below the reserve"},
+			{"unknown counts as before", reserve, true, spaceInterval, true, 5, "not known"},
+			{"and is said once", reserve, true, spaceInterval, true, 6, ""},
+			{"known again", reserve, false, spaceInterval, false, 7, "above the reserve again"},
 		} {
-			free, failure = step.free, step.failure
+			said := len(log.String())
+			if step.wait == 0 { // by the first look, which was before
+				said = 0
+			}
+			free.Store(step.free)
+			failing.Store(step.fails)
 			<-time.After(step.wait)
-			if got := d.Low(); got != step.low || looks != step.looks {
-				t.Errorf("%s: Low() = %v after %d looks, want %v after %d", step.name, got, looks, step.low, step.looks)
+			synctest.Wait()
+			if got := space.Low(); got != step.low || looks.Load() != step.looks {
+				t.Errorf("%s: Low() = %v after %d looks, want %v after %d", step.name, got, looks.Load(), step.low, step.looks)
+			}
+			if got := log.String()[said:]; !strings.Contains(got, step.logged) || (step.logged == "" && got != "") {
+				t.Errorf("%s: logged %q, want %q", step.name, got, step.logged)
 			}
 		}
+		space.Close()
+		space.Close()
+		<-time.After(time.Minute)
+		if got := looks.Load(); got != 7 {
+			t.Errorf("%d looks a minute after Close, want 7", got)
+		}
+	})
+}
+
+// Whoever asks is a request or the loop of the node, and neither may wait for a
+// file system.
+func TestAFileSystemThatHangsKeepsNobodyWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hung := make(chan struct{})
+		looks := 0
+		space := watchDiskSpace(func(string) (int64, error) {
+			if looks++; looks > 1 {
+				<-hung
+			}
+			return 0, nil
+		}, "/data", slog.New(slog.DiscardHandler))
+		<-time.After(time.Second)
+		if !space.Low() {
+			t.Error("Low() = false while the file system hangs, want what was found before")
+		}
+		close(hung)
+		space.Close()
 	})
 }
 
@@ -48,11 +102,8 @@ func TestASnapshotThatWouldEatTheReserveIsPutOff(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	free := int64(10)
-	space := &diskSpace{
-		reserve: 50, free: func() (int64, error) { return free, nil },
-		log: slog.New(slog.DiscardHandler), start: time.Now().Add(-spaceInterval),
-	}
+	space := &diskSpace{}
+	space.low.Store(true)
 	thrifty := thriftySnapshots{snapshots, space}
 	meta := raftpb.SnapshotMetadata{Index: 7, Term: 1}
 	write := func(w io.Writer) error { _, err := io.Copy(w, bytes.NewReader(make([]byte, 1000))); return err }
@@ -63,8 +114,6 @@ func TestASnapshotThatWouldEatTheReserveIsPutOff(t *testing.T) {
 		t.Errorf("List() = %v, %v, want nothing", found, err)
 	}
 	space.low.Store(false)
-	free = 100
-	space.lookedAt.Store(-int64(spaceInterval))
 	if err := thrifty.Save(meta, write); err != nil {
 		t.Errorf("Save above the reserve: %v", err)
 	}

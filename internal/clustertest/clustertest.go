@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -17,6 +18,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -45,6 +47,7 @@ type Member struct {
 	config  daemon.Config
 	running bool
 	id      uint64
+	full    atomic.Bool // see FillDisk
 }
 
 // New starts a cluster of n members with fast clocks and waits until all are
@@ -123,6 +126,12 @@ func (c *Cluster) prepare(b daemon.BootstrapMember) *Member {
 		f(&config)
 	}
 	m := &Member{cluster: c, config: config}
+	m.config.FreeSpace = func(string) (int64, error) {
+		if m.full.Load() {
+			return 0, nil
+		}
+		return math.MaxInt64, nil
+	}
 	c.members = append(c.members, m)
 	return m
 }
@@ -236,6 +245,13 @@ func (m *Member) Stop() {
 	}
 	m.running = false
 }
+
+// FillDisk makes the member believe that its disk is full, soon and over
+// restarts, until EmptyDisk.
+func (m *Member) FillDisk() { m.full.Store(true) }
+
+// EmptyDisk makes it believe that there is space.
+func (m *Member) EmptyDisk() { m.full.Store(false) }
 
 // Restart kills the member if it runs, and starts it again.
 func (m *Member) Restart() {
