@@ -100,6 +100,7 @@ type Core struct {
 	heldSnapshot *raftpb.Message
 	members      map[uint64]struct{} // of the configuration
 	aloneFrom    uint64              // see AloneFrom
+	space        space
 
 	rounds     []readRound
 	roundSeq   uint64
@@ -144,6 +145,7 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 		return nil, fmt.Errorf("raftnode: %w", err)
 	}
 	c := &Core{cfg: cfg, rn: rn, clock: clock{gapMax: cfg.ElectionTimeout}, heardFrom: make(map[uint64]time.Duration)}
+	c.space.others = make(map[uint64]bool)
 	c.clock.stamped(cfg.TimeMS, false)
 	c.observeMembers()
 	if err := c.observeLog(); err != nil {
@@ -208,6 +210,7 @@ func (c *Core) Step(now time.Duration, m raftpb.Message) error {
 	if member {
 		c.heardFrom[m.From] = now
 	}
+	c.takeSpace(&m)
 	switch m.Type {
 	case raftpb.MsgProp:
 		c.forward(m.Entries)
@@ -278,10 +281,12 @@ func (c *Core) observeMembers() {
 	for id := range config.Learners {
 		c.members[id] = struct{}{}
 	}
-	maps.DeleteFunc(c.heardFrom, func(id uint64, _ time.Duration) bool {
+	gone := func(id uint64) bool {
 		_, member := c.members[id]
 		return !member
-	})
+	}
+	maps.DeleteFunc(c.heardFrom, func(id uint64, _ time.Duration) bool { return gone(id) })
+	maps.DeleteFunc(c.space.others, func(id uint64, _ bool) bool { return gone(id) })
 	c.observeAlone()
 }
 
@@ -303,21 +308,25 @@ func (c *Core) ReportSnapshot(id uint64, status raft.SnapshotStatus) {
 }
 
 // TransferLeadership asks another voter to lead: to, or the most caught-up one
-// if to is 0. It returns the voter's id, or 0 when this member does not lead or
-// there is no such voter who gives signs of life.
+// if to is 0, of those whose disks have room if there is any. It returns the
+// voter's id, or 0 when this member does not lead or there is no such voter who
+// gives signs of life.
 func (c *Core) TransferLeadership(to uint64) uint64 {
-	var best Progress
-	for _, p := range c.Progress() {
-		if p.ID == c.cfg.ID || p.Learner || !p.Active || (to != raft.None && p.ID != to) {
-			continue
-		}
-		if best.ID == raft.None || p.Match > best.Match || (p.Match == best.Match && p.ID < best.ID) {
-			best = p
-		}
+	return c.handOver(func(p *Progress) bool { return to == raft.None || p.ID == to })
+}
+
+// handOver asks the best of the other voters that give signs of life and suit.
+func (c *Core) handOver(suits func(*Progress) bool) uint64 {
+	all := slices.DeleteFunc(c.Progress(), func(p Progress) bool {
+		return p.ID == c.cfg.ID || p.Learner || !p.Active || !suits(&p)
+	})
+	if len(all) == 0 {
+		return raft.None
 	}
-	if best.ID != raft.None {
-		c.rn.TransferLeader(best.ID)
-	}
+	best := slices.MinFunc(all, func(a, b Progress) int { // the first of equals, so the lowest id
+		return cmp.Or(cmp.Compare(a.Space, b.Space), cmp.Compare(b.Match, a.Match))
+	})
+	c.rn.TransferLeader(best.ID)
 	return best.ID
 }
 
@@ -333,6 +342,7 @@ func (c *Core) Progress() []Progress {
 		all = append(all, Progress{
 			ID: id, Match: pr.Match, Learner: pr.IsLearner,
 			Active: id == c.cfg.ID || known && c.now-heard <= c.cfg.ElectionTimeout,
+			Space:  c.spaceOf(id),
 		})
 	})
 	slices.SortFunc(all, func(a, b Progress) int { return cmp.Compare(a.ID, b.ID) })
@@ -408,6 +418,7 @@ func (c *Core) take(rd raft.Ready) {
 			if m.Type == raftpb.MsgHeartbeat {
 				addTime(&m, c.clock.timeMS())
 			}
+			c.addSpace(&m)
 			c.out.Peers = append(c.out.Peers, m)
 		}
 	}
@@ -424,10 +435,12 @@ func (c *Core) observeLeader(lead uint64) {
 	}
 	if lead == c.cfg.ID {
 		c.clock.begin(c.now)
+		c.space.term = c.term()
 	}
 	c.lead = lead
 	c.leadSince = c.now
 	c.heardAt = c.now
+	clear(c.space.others)
 	c.forgetReads()
 }
 
@@ -448,6 +461,7 @@ func (c *Core) Status() Status {
 		Committed:     bs.Commit,
 		State:         bs.RaftState,
 		LeaderChanges: c.leaderChanges,
+		WritesRefused: c.WritesRefused(),
 		handingOver:   bs.LeadTransferee != raft.None,
 		leadSince:     c.leadSince,
 		clusterTime:   c.clock.now,

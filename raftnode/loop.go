@@ -35,6 +35,7 @@ func (n *Node) loop() {
 		case <-ticker.C:
 			core.Tick(time.Since(n.start))
 			n.watchDisk(core)
+			n.watchSpace(core)
 			n.settleDoubts(core)
 		case <-n.inbox.wake:
 		}

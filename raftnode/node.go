@@ -60,6 +60,9 @@ type Config struct {
 	Log           Log
 	Snapshots     Snapshots
 	Machine       Machine
+	// DiskLow reports whether the disk is too full for writes. The loop asks it
+	// once a tick: it must not wait for the disk. Nil: it never is.
+	DiskLow func() bool
 	// Logger is required; slog.DiscardHandler makes a silent one.
 	Logger *slog.Logger
 }
@@ -94,11 +97,12 @@ type Node struct {
 	// appending is when the append loop began what it is doing, as time since
 	// start; 0 while it waits.
 	appending atomic.Int64
-	// noHandOverBefore and tickedAt, see watchDisk, leaderless, which was logged, and doubts
-	// belong to the loop.
+	// noHandOverBefore and tickedAt, see watchDisk, leaderless and refused, which were
+	// logged, and doubts belong to the loop.
 	noHandOverBefore time.Duration
 	tickedAt         time.Duration
 	leaderless       bool
+	refused          bool
 	doubts           []doubt
 
 	// snapMu keeps the snapshotter and the installation of a peer's snapshot
@@ -114,6 +118,9 @@ type Node struct {
 
 // New returns a node with its recovered state. It runs when Start is called.
 func New(cfg Config) (*Node, error) {
+	if cfg.DiskLow == nil {
+		cfg.DiskLow = func() bool { return false }
+	}
 	storage := raft.NewMemoryStorage()
 	core, err := recoverCore(cfg, storage)
 	if err != nil {
@@ -341,9 +348,10 @@ func (n *Node) Progress(ctx context.Context) ([]Progress, error) {
 }
 
 // TransferLeadership hands leadership to the voter to, or to the most caught-up
-// other voter if to is 0, and returns when this member knows another leader. It
-// returns nil at once when it does not lead or there is no such voter who gives
-// signs of life, and [ErrNotHandedOver] when the voter does not take over.
+// other voter if to is 0, of those with room on their disks if there are any, and
+// returns when this member knows another leader. It returns nil at once when it
+// does not lead or there is no such voter who gives signs of life, and
+// [ErrNotHandedOver] when the voter does not take over.
 func (n *Node) TransferLeadership(ctx context.Context, to uint64) error {
 	asked := make(chan uint64, 1)
 	n.inbox.call(func(c *Core) {
@@ -396,6 +404,10 @@ func (n *Node) Term() uint64 { return n.status.Load().Term }
 
 // Applied returns the raft index of the newest published state.
 func (n *Node) Applied() uint64 { return n.applied.Load() }
+
+// WritesRefused reports whether the leader has the cluster take no writes for
+// want of disk space, see [Core.WritesRefused]. It costs nothing.
+func (n *Node) WritesRefused() bool { return n.status.Load().WritesRefused }
 
 // Leader returns the id of the leader, 0 while none is known.
 func (n *Node) Leader() uint64 { return n.status.Load().Leader }

@@ -16,6 +16,9 @@ type Status struct {
 	State              raft.StateType
 	// LeaderChanges counts the leaders that this process has seen.
 	LeaderChanges uint64
+	// WritesRefused tells that the leader has the cluster take no writes: too few
+	// voters have disk space above their reserves, see [Core.WritesRefused].
+	WritesRefused bool
 	// Pending counts the proposals that wait for their outcome, Failed those
 	// that ended without one.
 	Pending int
@@ -42,7 +45,21 @@ type Progress struct {
 	// Active tells that the member gave a sign of life within the last election
 	// timeout.
 	Active bool
+	// Space is what the member said of its disk when it last answered a heartbeat
+	// of this leader.
+	Space Space
 }
+
+// Space is what a leader knows of the free space on a member's disk. The order
+// is that in which voters are preferred as the next leader.
+type Space uint8
+
+// The states of a member's disk.
+const (
+	SpaceEnough  Space = iota // as much as the reserve, or more
+	SpaceUnknown              // it has not said yet
+	SpaceLow                  // less than the reserve
+)
 
 // IsLeader reports whether the member leads.
 func (s Status) IsLeader() bool { return s.State == raft.StateLeader }
