@@ -123,7 +123,7 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 	if err := d.openNode(m); err != nil {
 		return err
 	}
-	m.watch(d.node, d.machine)
+	m.watch(d.node, d.machine, d.space)
 	followed.follow(d.machine.Members())
 	if err := d.openServer(m); err != nil {
 		return err
@@ -154,6 +154,7 @@ func (d *Daemon) openNode(m *metrics) (err error) {
 		Log:               d.storage.wal,
 		Snapshots:         thriftySnapshots{d.storage.snapshots, d.space},
 		Machine:           d.machine,
+		DiskLow:           d.space.Low,
 		Logger:            d.log,
 	})
 	if err != nil {
@@ -347,7 +348,7 @@ func (d *Daemon) close(ctx context.Context) error {
 	}
 	d.server.Close()
 	d.node.Stop()
-	d.space.Close() // the snapshotter has asked it
+	d.space.Close() // the node has asked it
 	d.peers.Stop()
 	if d.peerServer != nil {
 		_ = d.peerServer.Close() // as above

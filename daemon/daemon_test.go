@@ -446,7 +446,8 @@ func TestMetricsNameWhatTheContractNames(t *testing.T) {
 	put(t, c.Member(0), "/k", "v")
 	_, body := c.Member(0).Do(http.MethodGet, "/metrics", nil)
 	for _, want := range []string{
-		"deimos_server_has_leader 1", "deimos_server_is_learner 0", "deimos_cluster_voters 1", "deimos_cluster_learners 0", "deimos_server_is_leader 1", "deimos_server_leader_changes_total 1",
+		"deimos_server_has_leader 1", "deimos_server_is_learner 0", "deimos_cluster_voters 1", "deimos_cluster_learners 0",
+		"deimos_server_disk_low 0", "deimos_cluster_writes_refused 0", "deimos_server_is_leader 1", "deimos_server_leader_changes_total 1",
 		"deimos_server_proposals_committed_total ", "deimos_server_proposals_applied_total ",
 		"deimos_server_proposals_failed_total 0", "deimos_server_proposals_pending 0",
 		"deimos_store_index 2", "deimos_store_nodes 1", "deimos_store_watchers 0", "deimos_store_expires_total 0",

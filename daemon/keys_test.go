@@ -154,6 +154,8 @@ func (n *applyNode) Current() bool { return false }
 
 func (n *applyNode) TransferLeadership(context.Context, uint64) error { return nil }
 
+func (n *applyNode) WritesRefused() bool { return false }
+
 func (n *applyNode) Progress(context.Context) ([]raftnode.Progress, error) { return nil, nil }
 
 func (n *applyNode) ProposeConfChange(context.Context, raftpb.ConfChange) (any, error) {

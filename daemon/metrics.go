@@ -33,20 +33,22 @@ func newMetrics() *metrics {
 
 func (m *metrics) observeFsync(d time.Duration) { m.fsync.Observe(d.Seconds()) }
 
-// watch registers what is read from the node and the machine.
-func (m *metrics) watch(node *raftnode.Node, machine *server.Machine) {
-	m.registry.MustRegister(&collector{node: node, machine: machine})
+// watch registers what is read from the node, the machine and the disk.
+func (m *metrics) watch(node *raftnode.Node, machine *server.Machine, space *diskSpace) {
+	m.registry.MustRegister(&collector{node: node, machine: machine, space: space})
 }
 
 // collector reads the state of a member, once per scrape.
 type collector struct {
 	node    *raftnode.Node
 	machine *server.Machine
+	space   *diskSpace
 }
 
 var descs = struct {
 	hasLeader, isLeader, leaderChanges    *prometheus.Desc
 	isLearner, voters, learners           *prometheus.Desc
+	diskLow, writesRefused                *prometheus.Desc
 	committed, applied, failed, pending   *prometheus.Desc
 	index, nodes, watchers, expires, term *prometheus.Desc
 }{
@@ -55,6 +57,8 @@ var descs = struct {
 	isLearner:     desc("server_is_learner", "1 while this member is a learner, else 0."),
 	voters:        desc("cluster_voters", "Voting members in the member list."),
 	learners:      desc("cluster_learners", "Learners in the member list."),
+	diskLow:       desc("server_disk_low", "1 while the disk of this member is below the reserve, else 0."),
+	writesRefused: desc("cluster_writes_refused", "1 while the leader has writes refused for want of disk space on a quorum of voters, else 0."),
 	leaderChanges: desc("server_leader_changes_total", "Leaders that this process has seen."),
 	committed:     desc("server_proposals_committed_total", "Raft index up to which the log is committed."),
 	applied:       desc("server_proposals_applied_total", "Raft index up to which the log is applied."),
@@ -97,6 +101,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descs.isLearner, boolValue(isLearner))
 	gauge(descs.voters, float64(voters))
 	gauge(descs.learners, float64(learners))
+	gauge(descs.diskLow, boolValue(c.space.Low()))
+	gauge(descs.writesRefused, boolValue(st.WritesRefused))
 	counter(descs.leaderChanges, float64(st.LeaderChanges))
 	counter(descs.committed, float64(st.Committed))
 	counter(descs.applied, float64(st.Applied))

@@ -16,11 +16,6 @@ const (
 	expiryBatchMax = 1000
 	// dutyTimeout bounds one proposal of the server itself.
 	dutyTimeout = 5 * time.Second
-	// diskInterval is the time between looks at the disk of a leader, and
-	// diskPause that between two hand-overs because of it: the disks of all
-	// members may be full.
-	diskInterval = time.Second
-	diskPause    = time.Minute
 	// recoverPause is the time between looks at how far the log is applied.
 	recoverPause = 10 * time.Millisecond
 	// promoteInterval is the time between looks at whether learners have caught
@@ -140,29 +135,6 @@ func (s *Server) publishSelf(ctx context.Context) error {
 	}
 	s.cfg.Log.Info("member published", "name", self.Name, "clientURLs", self.ClientURLs)
 	return nil
-}
-
-// diskLoop hands leadership over while this member's disk is too full for
-// writes: another member may have room.
-func (s *Server) diskLoop(ctx context.Context) {
-	pause := diskInterval
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(pause):
-		}
-		pause = diskInterval
-		if !s.cfg.DiskLow() || !s.cfg.Node.Status().IsLeader() {
-			continue
-		}
-		handCtx, cancel := context.WithTimeout(ctx, dutyTimeout)
-		if err := s.cfg.Node.TransferLeadership(handCtx, 0); err != nil {
-			s.cfg.Log.Debug("leadership not handed over", "error", err)
-		}
-		cancel()
-		pause = diskPause
-	}
 }
 
 func (s *Server) proposeDuty(ctx context.Context, c *serverpb.Command) error {

@@ -35,6 +35,8 @@ type Proposer interface {
 	Progress(ctx context.Context) ([]raftnode.Progress, error)
 	// TransferLeadership hands leadership to the voter to, or to any if to is 0.
 	TransferLeadership(ctx context.Context, to uint64) error
+	// WritesRefused reports whether too few voters have disk space for writes.
+	WritesRefused() bool
 }
 
 // Config says what a server needs to know. Log may be nil: discarded.
@@ -57,8 +59,8 @@ type Config struct {
 	// the restart, for up to RecoverTimeout until a linearizable read succeeds.
 	Recovered      uint64
 	RecoverTimeout time.Duration
-	// DiskLow reports whether the disk is too full for writes. It is asked for
-	// each of them and must be cheap. Nil: it never is.
+	// DiskLow reports whether this member's disk is too full for writes. It is
+	// asked for each of them and must not wait. Nil: it never is.
 	DiskLow func() bool
 	Log     *slog.Logger
 }
@@ -96,7 +98,6 @@ func New(cfg Config) *Server {
 	}
 	s.wg.Go(func() { s.expireLoop(ctx) })
 	s.wg.Go(func() { s.publishLoop(ctx) })
-	s.wg.Go(func() { s.diskLoop(ctx) })
 	s.wg.Go(func() { s.promoteLoop(ctx) })
 	return s
 }
@@ -118,7 +119,9 @@ func (s *Server) EndWatches() { s.store.CloseWatches() }
 // [deimos.CauseDiskReserve] with nothing proposed, any other 300 with the outcome
 // unknown.
 func (s *Server) Write(deadline time.Time, r *deimos.Request, done func(*store.Event, error)) {
-	if s.cfg.DiskLow() {
+	// Here and not in the node: below the reserve expiry and the members' own
+	// proposals go on.
+	if s.cfg.DiskLow() || s.cfg.Node.WritesRefused() {
 		done(nil, &deimos.Error{Code: deimos.CodeRaftInternal, Cause: deimos.CauseDiskReserve})
 		return
 	}

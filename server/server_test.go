@@ -30,6 +30,7 @@ type fakeNode struct {
 	applied  atomic.Uint64
 	proposed atomic.Int64
 
+	refuses   atomic.Bool // the cluster refuses writes for want of space
 	handOvers atomic.Int64
 	// What follows is for membership changes.
 	leader    uint64 // told by a follower
@@ -78,6 +79,8 @@ func (n *fakeNode) Read(ctx context.Context) error {
 }
 
 func (n *fakeNode) Current() bool { return n.current.Load() }
+
+func (n *fakeNode) WritesRefused() bool { return n.refuses.Load() }
 
 func (n *fakeNode) Status() raftnode.Status {
 	n.mu.Lock()
@@ -290,45 +293,56 @@ func TestAMemberPublishesItsAddressesOnce(t *testing.T) {
 	})
 }
 
-func TestAFullDiskRefusesWritesAndHandsOverLeadership(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := &fakeNode{machine: newTestMachine(), start: time.Now()}
-		var low atomic.Bool
-		s := New(Config{Self: deimos.Member{ID: 1}, Machine: n.machine, Node: n, DiskLow: low.Load})
-		defer s.Close()
-		write := func() error {
-			_, err := write(s, &deimos.Request{Op: deimos.OpSet, Key: "/a", HasTTL: true, TTLSeconds: 1})
-			return err
-		}
-		if err := write(); err != nil {
-			t.Fatal(err)
-		}
-		synctest.Wait() // the member has published itself
-		low.Store(true)
-		before := n.proposed.Load()
-		var e *deimos.Error
-		if err := write(); !errors.As(err, &e) || e.Code != deimos.CodeRaftInternal || e.Cause != deimos.CauseDiskReserve {
-			t.Errorf("Write on a full disk = %v, want code 300 with %q", err, deimos.CauseDiskReserve)
-		}
-		if n.proposed.Load() != before {
-			t.Error("a refused write was proposed")
-		}
-		if _, err := read(s); err != nil {
-			t.Errorf("Read on a full disk: %v", err)
-		}
-		<-time.After(diskPause / 2)
-		synctest.Wait()
-		if got := n.handOvers.Load(); got != 1 {
-			t.Errorf("%d hand-overs in half a minute, want 1", got)
-		}
-		if got := n.machine.Store().View().Len(); got != 0 {
-			t.Errorf("%d nodes left: expiry must go on below the reserve", got)
-		}
-		low.Store(false)
-		if err := write(); err != nil {
-			t.Errorf("Write with space again: %v", err)
-		}
-	})
+func TestWritesAreRefusedWithoutDiskSpace(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		fill func(n *fakeNode, low *atomic.Bool, full bool)
+	}{
+		{"on this member", func(_ *fakeNode, low *atomic.Bool, full bool) { low.Store(full) }},
+		{"on a quorum", func(n *fakeNode, _ *atomic.Bool, full bool) { n.refuses.Store(full) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := &fakeNode{machine: newTestMachine(), start: time.Now()}
+				var low atomic.Bool
+				s := New(Config{Self: deimos.Member{ID: 1}, Machine: n.machine, Node: n, DiskLow: low.Load})
+				defer s.Close()
+				write := func() error {
+					_, err := write(s, &deimos.Request{Op: deimos.OpSet, Key: "/a", HasTTL: true, TTLSeconds: 1})
+					return err
+				}
+				if err := write(); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait() // the member has published itself
+				tt.fill(n, &low, true)
+				before := n.proposed.Load()
+				var e *deimos.Error
+				if err := write(); !errors.As(err, &e) || e.Code != deimos.CodeRaftInternal || e.Cause != deimos.CauseDiskReserve {
+					t.Errorf("Write() without space = %v, want code 300 with %q", err, deimos.CauseDiskReserve)
+				}
+				if n.proposed.Load() != before {
+					t.Error("a refused write was proposed")
+				}
+				if _, err := read(s); err != nil {
+					t.Errorf("Read() without space = %v, want nil", err)
+				}
+				<-time.After(10 * time.Second)
+				synctest.Wait()
+				if got := n.machine.Store().View().Len(); got != 0 {
+					t.Errorf("%d nodes left, want 0: expiry must go on below the reserve", got)
+				}
+				add := deimos.MemberChange{Op: deimos.MemberAdd, PeerURLs: []string{"http://127.0.0.1:9"}, Learner: true}
+				if _, err := s.ChangeMembers(t.Context(), add); err != nil {
+					t.Errorf("ChangeMembers() without space = %v, want nil", err)
+				}
+				tt.fill(n, &low, false)
+				if err := write(); err != nil {
+					t.Errorf("Write() with space again = %v, want nil", err)
+				}
+			})
+		})
+	}
 }
 
 func TestLocalReadsAndWatchesWaitForWhatWasSeenBeforeARestart(t *testing.T) {
