@@ -5,7 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/marsevilspirit/deimos"
@@ -19,16 +18,13 @@ const (
 	expiryInterval  = 100 * time.Millisecond
 	expiryBatchMax  = 1000
 	dutyTimeout     = 5 * time.Second
-	diskInterval    = time.Second
-	diskPause       = time.Minute
 	promoteInterval = time.Second
 	publishRetry    = 100 * time.Millisecond
 	recoverTimeout  = 2 * election
 )
 
 // duties does what the goroutines of server.Server do: expiry, publication of
-// the member, promotion of learners, hand-over of a full disk, and the wait of
-// local reads after a start.
+// the member, promotion of learners, and the wait of local reads after a start.
 type duties struct {
 	p        *process
 	expiring bool
@@ -48,7 +44,6 @@ func (d *duties) start() {
 	p := d.p
 	rnd := p.w.rnd
 	p.after(between(rnd, 0, expiryInterval), d.expire)
-	p.after(between(rnd, 0, diskInterval), d.disk)
 	p.after(between(rnd, 0, promoteInterval), d.promote)
 	p.after(0, d.publish)
 	if !d.recovered {
@@ -135,18 +130,6 @@ func (d *duties) expireDue() {
 			d.expireDue()
 		}
 	})
-}
-
-// disk hands leadership over while this member's disk is too full.
-func (d *duties) disk() {
-	p := d.p
-	wait := diskInterval
-	if p.host.lowDisk && p.isLeader() {
-		p.core.TransferLeadership(raft.None)
-		p.wake()
-		wait = diskPause
-	}
-	p.after(p.local(wait), d.disk)
 }
 
 // publish makes the member list show this member's name and incarnation.

@@ -124,8 +124,16 @@ func (p *process) tick() {
 	p.after(p.local(heartbeat), p.tick)
 	p.core.Tick(p.now())
 	p.appender.watchDisk()
+	p.watchSpace()
 	p.waiters.settleDoubts()
 	p.turn()
+}
+
+// watchSpace gives leadership up to a voter with room.
+func (p *process) watchSpace() {
+	if to := p.core.WatchSpace(p.host.lowDisk); to != raft.None {
+		p.w.tracer.logf("member %x hands leadership over to %x: its disk is full", p.host.id, to)
+	}
 }
 
 // wake makes the loop turn soon: what comes meanwhile shares the turn.

@@ -14,8 +14,8 @@ import (
 	"github.com/marsevilspirit/deimos/store"
 )
 
-// errDeadline says that the time of a request was up; errDiskLow that the
-// member's disk is below the reserve.
+// errDeadline says that the time of a request was up; errDiskLow that the disk of
+// the member, or those of too many voters, are below the reserve.
 var (
 	errDeadline      = errors.New("sim: the request has timed out")
 	errLeaderChanged = errors.New("sim: the leader was replaced")
@@ -254,7 +254,7 @@ func (r *request) broken() {
 // write proposes a write of a client.
 func (p *process) write(req *deimos.Request, reply func(answer)) *request {
 	r := p.accept(reply)
-	if p.host.lowDisk {
+	if p.host.lowDisk || p.status.WritesRefused {
 		p.w.row("D7")
 		r.end(answer{err: errDiskLow})
 		return r
