@@ -32,13 +32,16 @@ type child struct {
 	group bool
 	// signals are to be passed on; they are caught before the command starts.
 	signals chan os.Signal
+	// release leaves the signals to others.
+	release func()
 }
 
 // startChild runs argv with the streams of the session and env added to its
 // environment. Unless somebody sits at the terminal that it reads from, it is a
-// process group of its own. If this program is killed, so is the command, on
-// Linux.
-func (s *session) startChild(argv []string, env ...string) (*child, error) {
+// process group of its own. From then on until supervise returns, the signals of
+// this program are for the command. If this program is killed, so is the command,
+// on Linux.
+func (s *session) startChild(ctx context.Context, argv []string, env ...string) (*child, error) {
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Env = append(append([]string{}, s.env...), env...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = s.in, s.out, s.err
@@ -46,6 +49,12 @@ func (s *session) startChild(argv []string, env ...string) (*child, error) {
 	p := &child{cmd: cmd, done: make(chan struct{}), signals: make(chan os.Signal, 8)}
 	p.group = prepareChild(cmd)
 	signal.Notify(p.signals, alsoForwarded...)
+	later := laterSignalsOf(ctx)
+	later.passTo(p.signals)
+	p.release = func() {
+		later.passTo(nil)
+		signal.Stop(p.signals)
+	}
 	started := make(chan error)
 	go func() {
 		// The kernel kills the command when the thread ends that has started it.
@@ -60,7 +69,7 @@ func (s *session) startChild(argv []string, env ...string) (*child, error) {
 		}
 	}()
 	if err := <-started; err != nil {
-		signal.Stop(p.signals)
+		p.release()
 		return nil, &childError{exitNotRun, fmt.Sprintf("the command %q cannot be started: %v", argv[0], err)}
 	}
 	return p, nil
@@ -104,26 +113,11 @@ type childError struct {
 
 func (e *childError) Error() string { return e.text }
 
-// signalError is why the context of the program ends: a signal.
-type signalError struct{ os.Signal }
-
-func (e signalError) Error() string { return e.Signal.String() }
-
-func (e signalError) Unwrap() error { return context.Canceled }
-
-// signalOf returns the signal that has ended the context.
-func signalOf(ctx context.Context) os.Signal {
-	if e, ok := errors.AsType[signalError](context.Cause(ctx)); ok {
-		return e.Signal
-	}
-	return syscall.SIGTERM
-}
-
-// supervise waits for the end of a command that was started, and passes on the signals that this
-// program gets. When lost is closed, the command is told to end at once, and is
-// killed after grace.
+// supervise waits for the end of a command that was started, and passes on the
+// signals that this program gets. When lost is closed, the command is told to end
+// at once, and is killed after grace.
 func supervise(ctx context.Context, p *child, lost <-chan struct{}, grace time.Duration) {
-	defer signal.Stop(p.signals)
+	defer p.release()
 	asked := ctx.Done()
 	var late <-chan time.Time
 	for {

@@ -38,7 +38,7 @@ there.`,
 			return err
 		}
 		return f.each(ctx, s, own[0], func(e client.WatchEvent) error {
-			p, err := s.startChild(argv, watchEnv(own[0], e)...)
+			p, err := s.startChild(ctx, argv, watchEnv(own[0], e)...)
 			if err != nil {
 				return err
 			}

@@ -24,7 +24,8 @@ When the lease cannot be renewed, the command gets TERM when a fifth of --ttl is
 left, and KILL when a tenth is: before anybody else can have it. The fencing
 token, which is greater than those of all holders before, is in DEIMOS_TOKEN:
 give it to what the command changes. Signals are passed on, to the children of
-the command as well unless the input is a terminal.
+the command as well unless the input is a terminal; further INT and TERM are, too,
+while the command runs.
 
 The exit code is that of the command, 128 and the signal that has ended it, 75 if
 the lease was lost, or 127 if the command cannot be started.`
@@ -55,7 +56,7 @@ func (s *session) runUnder(ctx context.Context, l lease, ttl time.Duration, argv
 	if l.Err() != nil || ctx.Err() != nil {
 		return context.Cause(ctx) // lost is what release says
 	}
-	p, err := s.startChild(argv, envToken+"="+strconv.FormatUint(l.Token(), 10))
+	p, err := s.startChild(ctx, argv, envToken+"="+strconv.FormatUint(l.Token(), 10))
 	if err != nil {
 		return err
 	}

@@ -31,42 +31,15 @@ import (
 const closeGrace = 10 * time.Second
 
 func main() {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	signals := make(chan os.Signal, 2)
+	later := &laterSignals{}
+	ctx, cancel := context.WithCancelCause(later.in(context.Background()))
+	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, endSignals(os.Args[1:])...)
-	go watchSignals(signals, func(s os.Signal) { cancel(signalError{s}) }, func(s os.Signal) {
+	go watchSignals(signals, func(s os.Signal) { cancel(signalError{s}) }, later.pass, func(s os.Signal) {
 		fmt.Fprintf(os.Stderr, "deimos: ended at once by a second signal, %s, before it had closed\n", s)
 		os.Exit(exitFailure)
 	})
 	os.Exit(run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
-}
-
-// endSignals returns the signals that ask the program to end. A member or proxy whose
-// terminal has gone closes like any other, unless nohup has kept that from it; a
-// command passes this signal on or dies of it.
-func endSignals(args []string) []os.Signal {
-	signals := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
-	if !isCommand(args) && !signal.Ignored(syscall.SIGHUP) {
-		signals = append(signals, syscall.SIGHUP)
-	}
-	return signals
-}
-
-// signalPause is how soon after the first signal another one counts for
-// nothing: some senders signal a process and its group at the same moment.
-const signalPause = time.Second
-
-// watchSignals asks for a graceful end at the first signal and forces the end
-// at the next one that comes later than signalPause. It lives as long as the
-// process.
-func watchSignals(signals <-chan os.Signal, stop, force func(os.Signal)) {
-	stop(<-signals)
-	for first := time.Now(); ; {
-		if s := <-signals; time.Since(first) > signalPause {
-			force(s)
-			return
-		}
-	}
 }
 
 // run is the program without the process around it: it returns the exit code.

@@ -7,12 +7,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -289,28 +287,6 @@ func TestServeTellsTheServiceManager(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Errorf("serve() = %v, want nil", err)
 	}
-}
-
-func TestALaterSignalForcesTheEnd(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		signals := make(chan os.Signal)
-		var log []string
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			watchSignals(signals,
-				func(s os.Signal) { log = append(log, "stop "+s.String()) },
-				func(s os.Signal) { log = append(log, "force "+s.String()) })
-		}()
-		signals <- syscall.SIGTERM
-		signals <- syscall.SIGTERM // the same signal, sent to the group
-		<-time.After(2 * signalPause)
-		signals <- syscall.SIGINT
-		<-done
-		if got, want := strings.Join(log, ", "), "stop terminated, force interrupt"; got != want {
-			t.Errorf("three signals lead to %q, want %q", got, want)
-		}
-	})
 }
 
 func TestFailureIsOneSentence(t *testing.T) {

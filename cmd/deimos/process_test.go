@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -54,6 +55,37 @@ func TestTheCommandGetsTheVerySignal(t *testing.T) {
 	err := cmd.Wait()
 	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 4 || out.String() != "up\nint\n" {
 		t.Errorf("deimos lock = %v with %q, want the command to get INT and exit with 4", err, out.String())
+	}
+}
+
+func TestASecondSignalIsForTheCommandToo(t *testing.T) {
+	for _, args := range []string{"lock n", "elect n", "register web 10.0.0.9:80", "exec-watch /w --from-index 2"} {
+		if !t.Run(args, func(t *testing.T) {
+			p := newPrompt(t)
+			p.must("put", "/w", "x")
+			script := "trap 'echo cleaning up' TERM; trap 'echo hurry; exit 4' INT; echo up; while :; do sleep 600 & wait $!; done"
+			cmd, out := p.startProcess(append(strings.Fields(args), shell(script)...)...)
+			for _, step := range []struct {
+				sig  os.Signal
+				want string
+			}{{syscall.SIGTERM, "up\ncleaning up\n"}, {os.Interrupt, "up\ncleaning up\nhurry\n"}} {
+				if err := cmd.Process.Signal(step.sig); err != nil {
+					t.Fatal(err)
+				}
+				clustertest.Eventually(t, step.want, func() bool { return out.String() == step.want })
+			}
+			want := 4
+			if strings.HasPrefix(args, "exec-watch") {
+				want = exitOK // it was asked to end
+			}
+			_ = cmd.Wait() // the code says it
+			if code := cmd.ProcessState.ExitCode(); code != want {
+				t.Errorf("deimos %s = %d after TERM and INT, want %d", args, code, want)
+			}
+			p.must(append([]string{"lock", "n", "--timeout", "5s"}, shell("true")...)...) // it was released
+		}) {
+			return // the others would wait as long for what does not come
+		}
 	}
 }
 

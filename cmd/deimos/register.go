@@ -82,7 +82,7 @@ func (s *session) runRegistered(ctx context.Context, r *registry.Registration, a
 		}
 		return nil
 	}
-	p, err := s.startChild(argv)
+	p, err := s.startChild(ctx, argv)
 	if err != nil {
 		return err
 	}

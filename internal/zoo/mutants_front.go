@@ -207,6 +207,12 @@ func foundMutants() []mutant {
 			edits:    []edit{{"server/members.go", "		case old.incarnation.IsZero(): // it has not started\n			return nil, &deimos.MemberError{Reason: deimos.MemberNotCaughtUp, ID: cc.NodeID}\n", ""}},
 			catchers: by("server", "TestConfigurationChanges"),
 		},
+		{
+			id: "F11", name: "a second signal ends a program whose command cleans up",
+			why:      "the command is killed half way, and the lock stays until its TTL is over",
+			edits:    []edit{{"cmd/deimos/child.go", "	later.passTo(p.signals)\n", ""}},
+			catchers: by("cmd/deimos", "TestASecondSignalIsForTheCommandToo"),
+		},
 	}
 }
 
