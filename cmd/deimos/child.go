@@ -70,7 +70,7 @@ func (s *session) startChild(ctx context.Context, argv []string, env ...string) 
 	}()
 	if err := <-started; err != nil {
 		p.release()
-		return nil, &childError{exitNotRun, fmt.Sprintf("the command %q cannot be started: %v", argv[0], err)}
+		return nil, &childError{exitNotRun, fmt.Sprintf("the command %q cannot be started: %v", argv[0], err), err}
 	}
 	return p, nil
 }
@@ -94,7 +94,7 @@ func (p *child) exit() error {
 	case p.err == nil || errors.Is(p.err, exec.ErrWaitDelay):
 		return nil
 	case !ok:
-		return &childError{exitFailure, fmt.Sprintf("wait for the command %q: %v", p.cmd.Path, p.err)}
+		return &childError{code: exitFailure, text: fmt.Sprintf("wait for the command %q: %v", p.cmd.Path, p.err)}
 	case exit.Exited():
 		return &childError{code: exit.ExitCode()}
 	}
@@ -109,9 +109,12 @@ func (p *child) exit() error {
 type childError struct {
 	code int
 	text string
+	err  error // why it cannot be started
 }
 
 func (e *childError) Error() string { return e.text }
+
+func (e *childError) Unwrap() error { return e.err }
 
 // supervise waits for the end of a command that was started, and passes on the
 // signals that this program gets. When lost is closed, the command is told to end

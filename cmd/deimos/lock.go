@@ -45,7 +45,7 @@ func (s *session) hold(ctx context.Context, what string, l lease, ttl time.Durat
 	defer cancel()
 	switch err := release(releaseCtx); {
 	case errors.Is(err, lock.ErrLost):
-		return &childError{exitLost, fmt.Sprintf("%s was lost, and the command was stopped", what)}
+		return &childError{code: exitLost, text: fmt.Sprintf("%s was lost, and the command was stopped", what)}
 	case err != nil:
 		fmt.Fprintf(s.err, "deimos: %s could not be given back and ends with its TTL: %s\n", what, oneLine(trimPackage(err)))
 	}

@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -184,6 +185,67 @@ func TestExecWatchRunsACommandForEachChange(t *testing.T) {
 	}
 	if o := p.run("exec-watch", "/w", "--recursive", "--from-index", "2", "--", "/nowhere/command"); o.code != exitNotRun {
 		t.Errorf("deimos exec-watch -- /nowhere/command = %+v, want code %d", o, exitNotRun)
+	}
+}
+
+func TestExecWatchGoesOnAfterAValueThatNoVariableHolds(t *testing.T) {
+	p := newPrompt(t)
+	p.env = append(p.env, "DEIMOS_WATCH_VALUE=of another watch", "DEIMOS_WATCH_VALUE_OMITTED=1")
+	// Linux allows 32 pages in a variable, with its name and the byte behind it.
+	longest := 32*os.Getpagesize() - len("DEIMOS_WATCH_VALUE=") - 1
+	values := []string{"small", "a\x00b"}
+	want := "/w/0 5 unset\n/w/1 unset 1\n"
+	if runtime.GOOS == "linux" && longest < 1<<20 {
+		values = append(values, strings.Repeat("x", longest), strings.Repeat("x", longest+1), strings.Repeat("x", 1<<20))
+		want += fmt.Sprintf("/w/2 %d unset\n/w/3 unset 1\n/w/4 unset 1\n", longest)
+	}
+	for i, value := range values {
+		p.must("put", fmt.Sprintf("/w/%d", i), value)
+	}
+	p.must("rm", "/w", "--recursive")
+	want += "/w 0 unset\n"
+	script := `if [ "${DEIMOS_WATCH_VALUE+set}" ]; then n=${#DEIMOS_WATCH_VALUE}; else n=unset; fi; echo "$DEIMOS_WATCH_KEY $n ${DEIMOS_WATCH_VALUE_OMITTED-unset}"`
+	r := p.start(append([]string{"exec-watch", "/w", "--recursive", "--from-index", "2"}, shell(script)...)...)
+	r.waitFor("/w 0 unset\n")
+	if code := r.stop(); code != exitOK || r.stdout.String() != want || r.stderr.String() != "" {
+		t.Errorf("deimos exec-watch = %d with %q and stderr %q, want 0 with %q", code, r.stdout.String(), r.stderr.String(), want)
+	}
+}
+
+// A server that is not Deimos may have a key that no variable holds.
+func TestExecWatchGoesOnAfterAnEventThatNoCommandCanBeToldOf(t *testing.T) {
+	for _, tt := range []struct{ name, key, want string }{
+		{"NUL", `/w/a\u0000b`, "environment variable contains NUL"},
+		{"long", "/w/" + strings.Repeat("x", 4<<20), "argument list too long"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.name == "long" && runtime.GOOS != "linux" {
+				t.Skip("how long arguments may be is known of Linux")
+			}
+			events := []string{
+				`{"action":"set","node":{"key":"` + tt.key + `","value":"1","modifiedIndex":2,"createdIndex":2}}`,
+				`{"action":"set","node":{"key":"/w/c","value":"1","modifiedIndex":3,"createdIndex":3}}`,
+			}
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				n, err := strconv.Atoi(r.URL.Query().Get("waitIndex"))
+				if err != nil || n > 3 {
+					<-r.Context().Done()
+					return
+				}
+				w.Header().Set("X-Etcd-Index", "3")
+				w.Header().Set("Content-Type", "application/json")
+				fmt.Fprintln(w, events[n-2])
+			}))
+			defer server.Close()
+			p := &prompt{t, append(os.Environ(), envEndpoints+"="+server.URL)}
+			r := p.start(append([]string{"exec-watch", "/w", "--recursive", "--from-index", "2", "--prefix", "/v2/keys"}, shell(`echo "$DEIMOS_WATCH_KEY"`)...)...)
+			clustertest.Eventually(t, "the second event, or the end", func() bool { return r.stdout.String() != "" || len(r.code) > 0 })
+			code := r.stop()
+			if code != exitOK || r.stdout.String() != "/w/c\n" || !strings.HasPrefix(r.stderr.String(), `deimos: for index 2 the command "sh" cannot be started: `) ||
+				!strings.HasSuffix(r.stderr.String(), tt.want+"\n") || strings.Count(r.stderr.String(), "\n") != 1 {
+				t.Errorf("deimos exec-watch = %d with %q and stderr %.200q, want 0, the second event, and %q of the first", code, r.stdout.String(), r.stderr.String(), tt.want)
+			}
+		})
 	}
 }
 

@@ -66,7 +66,8 @@ Otherwise the exit code is that of the command.`,
 			fmt.Fprintf(s.err, "deimos: the entry could not be removed and ends with its TTL: %s\n", oneLine(trimPackage(err)))
 		}
 		if replaced {
-			return &childError{exitLost, fmt.Sprintf("%s of %s was registered by somebody else, whose entry it is now", r.Instance(), in.Service)}
+			text := fmt.Sprintf("%s of %s was registered by somebody else, whose entry it is now", r.Instance(), in.Service)
+			return &childError{code: exitLost, text: text}
 		}
 		return ran
 	})

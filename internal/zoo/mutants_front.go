@@ -213,6 +213,12 @@ func foundMutants() []mutant {
 			edits:    []edit{{"cmd/deimos/child.go", "	later.passTo(p.signals)\n", ""}},
 			catchers: by("cmd/deimos", "TestASecondSignalIsForTheCommandToo"),
 		},
+		{
+			id: "F12", name: "a value that no variable holds ends the watch",
+			why:      "one write ends the exec-watch of everybody",
+			edits:    []edit{{"cmd/deimos/execwatch.go", "		if !errors.Is(err, syscall.E2BIG) {\n			return p, err\n		}\n", "		return p, err\n"}},
+			catchers: by("cmd/deimos", "TestExecWatchGoesOnAfterAValueThatNoVariableHolds"),
+		},
 	}
 }
 
