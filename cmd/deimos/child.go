@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -21,33 +20,29 @@ import (
 // write, when this program passes the output on.
 const childOutputGrace = time.Second
 
-// child is a command that runs below this program. The goroutine that starts it
-// waits for it; done is closed then.
+// child is a command that runs below this program, which waits for it; done is
+// closed when it has ended.
 type child struct {
-	cmd  *exec.Cmd
+	cmd  *exec.Cmd // the command, or the guard above it, which ends as it does
 	done chan struct{}
 	err  error // of Wait, once done is closed
-	// group tells that the command leads a group of processes of its own, which
-	// gets the signals and is ended with it.
-	group bool
 	// signals are to be passed on; they are caught before the command starts.
 	signals chan os.Signal
 	// release leaves the signals to others.
 	release func()
+	link    // what else the platform needs to reach the command
 }
 
 // startChild runs argv with the streams of the session and env added to its
-// environment. Unless somebody sits at the terminal that it reads from, it is a
-// process group of its own. From then on until supervise returns, the signals of
-// this program are for the command. If this program is killed, so is the command,
-// on Linux.
+// environment. From then on until supervise returns, the signals of this program
+// are for the command. If this program is killed, so is the command with all that
+// it has started, on Linux.
 func (s *session) startChild(ctx context.Context, argv []string, env ...string) (*child, error) {
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Env = append(append([]string{}, s.env...), env...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = s.in, s.out, s.err
 	cmd.WaitDelay = childOutputGrace
 	p := &child{cmd: cmd, done: make(chan struct{}), signals: make(chan os.Signal, 8)}
-	p.group = prepareChild(cmd)
 	signal.Notify(p.signals, alsoForwarded...)
 	later := laterSignalsOf(ctx)
 	later.passTo(p.signals)
@@ -55,36 +50,16 @@ func (s *session) startChild(ctx context.Context, argv []string, env ...string) 
 		later.passTo(nil)
 		signal.Stop(p.signals)
 	}
-	started := make(chan error)
-	go func() {
-		// The kernel kills the command when the thread ends that has started it.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		defer close(p.done)
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			p.err = cmd.Wait()
-			p.kill() // what it has left running
-		}
-	}()
-	if err := <-started; err != nil {
+	if err := p.start(argv); err != nil {
 		p.release()
 		return nil, &childError{exitNotRun, fmt.Sprintf("the command %q cannot be started: %v", argv[0], err), err}
 	}
+	go func() {
+		defer close(p.done)
+		p.err = cmd.Wait()
+		p.cleanUp()
+	}()
 	return p, nil
-}
-
-// tell passes a signal on. A command that has ended is told nothing.
-func (p *child) tell(sig os.Signal) {
-	if err := signalChild(p, sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		p.kill()
-	}
-}
-
-func (p *child) kill() {
-	// It fails when there is nobody left to kill.
-	_ = signalChild(p, os.Kill)
 }
 
 // exit returns what the command ended with, nil for 0.

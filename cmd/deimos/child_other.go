@@ -3,8 +3,8 @@
 package main
 
 import (
+	"errors"
 	"os"
-	"os/exec"
 	"syscall"
 )
 
@@ -12,8 +12,26 @@ import (
 // program.
 var alsoForwarded = []os.Signal{syscall.SIGHUP}
 
-// prepareChild leaves a command in the group of this program: it alone gets the
-// signals, and what it has left running goes on.
-func prepareChild(*exec.Cmd) (group bool) { return false }
+// link is nothing: a command is reached as a process.
+type link struct{}
 
-func signalChild(p *child, sig os.Signal) error { return p.cmd.Process.Signal(sig) }
+// start leaves a command in the group of this program: it alone gets the
+// signals, and what it has left running goes on.
+func (p *child) start([]string) error { return p.cmd.Start() }
+
+// tell passes a signal on. A command that has ended is told nothing.
+func (p *child) tell(sig os.Signal) {
+	if err := p.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		p.kill()
+	}
+}
+
+// kill ends the command. It may be called again.
+func (p *child) kill() {
+	_ = p.cmd.Process.Kill() // it fails when there is nobody left to kill
+}
+
+func (p *child) cleanUp() {}
+
+// runGuard has nothing to do: commands have no guards here.
+func runGuard([]string) (code int, ok bool) { return 0, false }

@@ -25,7 +25,8 @@ left, and KILL when a tenth is: before anybody else can have it. The fencing
 token, which is greater than those of all holders before, is in DEIMOS_TOKEN:
 give it to what the command changes. Signals are passed on, to the children of
 the command as well unless the input is a terminal; further INT and TERM are, too,
-while the command runs.
+while the command runs. KILL is for all that the command has started, and on Linux
+so is the end of this program when it is killed itself.
 
 The exit code is that of the command, 128 and the signal that has ended it, 75 if
 the lease was lost, or 127 if the command cannot be started.`

@@ -31,6 +31,9 @@ import (
 const closeGrace = 10 * time.Second
 
 func main() {
+	if code, ok := runGuard(os.Args); ok {
+		os.Exit(code)
+	}
 	later := &laterSignals{}
 	ctx, cancel := context.WithCancelCause(later.in(context.Background()))
 	signals := make(chan os.Signal, 8)

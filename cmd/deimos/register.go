@@ -32,7 +32,8 @@ the instance is registered again.
 
 It ends with exit code 75 when somebody else registers the same address: the
 entry is theirs. The command gets TERM then, and KILL after a tenth of --ttl.
-Otherwise the exit code is that of the command.`,
+Otherwise the exit code is that of the command. Signals are passed on to it, and on
+Linux it is killed with all that it has started when this program is killed.`,
 		Example: `  deimos register web 10.0.0.9:8080 --metadata zone=a
   deimos register web 10.0.0.9:8080 -- ./web --port 8080`,
 		Args: func(c *cobra.Command, args []string) error {

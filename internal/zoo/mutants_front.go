@@ -219,6 +219,18 @@ func foundMutants() []mutant {
 			edits:    []edit{{"cmd/deimos/execwatch.go", "		if !errors.Is(err, syscall.E2BIG) {\n			return p, err\n		}\n", "		return p, err\n"}},
 			catchers: by("cmd/deimos", "TestExecWatchGoesOnAfterAValueThatNoVariableHolds"),
 		},
+		{
+			id: "F13", name: "what a command has started outlives a deimos lock that is killed",
+			why:      "it works on beside the next holder of the lock",
+			edits:    []edit{{"cmd/deimos/guard_linux.go", "		case killing && left:\n			g.killChildren()\n", "		case killing && left && !g.ended:\n			_ = syscall.Kill(g.pid, syscall.SIGKILL)\n"}},
+			catchers: by("cmd/deimos", "TestAllThatTheCommandHasStartedDiesWithTheProgram"),
+		},
+		{
+			id: "F14", name: "a command outlives its guard with what it has started",
+			why:      "nobody ends it any more when the lease is lost",
+			edits:    []edit{{"cmd/deimos/child_linux.go", "		_ = syscall.Kill(-p.pid, syscall.SIGKILL) // it fails when nobody is left\n", ""}},
+			catchers: by("cmd/deimos", "TestTheCommandEndsWithItsGuard"),
+		},
 	}
 }
 
