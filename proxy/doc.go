@@ -90,6 +90,12 @@
 // so a client that joined late sees the end before a whole watch timeout has
 // passed.
 //
+// A watch that starts inside the history owes its events up to the index in its
+// headers, and a client that hears signs of life but no event concludes in time
+// that there are none. So as long as it may owe some, it goes on only at a member
+// that has come to that index, and where none is found it breaks, as it would
+// without a proxy.
+//
 // # Goroutines
 //
 // A proxy owns one goroutine that keeps the member list, from [Proxy.Start]

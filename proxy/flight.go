@@ -136,6 +136,11 @@ type flight struct {
 	beaten  bool   // a comment was given out
 	last    []byte // the last event while nobody has asked for its index
 	index   uint64 // of the last event, or the start of the upstream watch
+	// promised is the index in the head that was given out: a client that has
+	// heard nothing for a while takes it that no event up to there concerns it.
+	promised uint64
+	// broken means that the clients must not take the end for an ordinary one.
+	broken bool
 }
 
 // viewer is the place of one client at a flight. The goroutine of the client's
@@ -226,12 +231,13 @@ func (f *flight) run(ctx context.Context, out *outgoing) {
 		p.log.Debug("watch of a member broke", "error", err)
 		next := f.resume(ctx, out)
 		if next == nil {
-			return
+			break
 		}
 		wait.end()
 		p.closeBody(resp.Response)
 		resp, wait = next, p.sentry.hold(next.from, next.giveUp)
 	}
+	f.breakOff()
 }
 
 // closeBody gives up what is left of an answer.
@@ -242,7 +248,9 @@ func (p *Proxy) closeBody(resp *http.Response) {
 }
 
 // resume opens the watch again behind the last whole event, at any member, or
-// returns nil if that cannot be done.
+// returns nil if that cannot be done. A member that has not come to what the head
+// has promised, because it is cut off, say, must not go on with a watch that owes
+// events up to there: its signs of life would be taken for that there are none.
 func (f *flight) resume(ctx context.Context, out *outgoing) *reply {
 	at, ok := f.resumeAt()
 	if !ok {
@@ -263,12 +271,39 @@ func (f *flight) resume(ctx context.Context, out *outgoing) *reply {
 	if err != nil {
 		return nil
 	}
-	if resp.StatusCode != f.head.status || resp.Header.Get("Content-Type") != f.head.header.Get("Content-Type") {
+	index := headIndex(resp.Header)
+	switch {
+	case resp.StatusCode != f.head.status || resp.Header.Get("Content-Type") != f.head.header.Get("Content-Type"):
 		// The history is gone, say. The client will be told when it asks.
-		f.table.p.closeBody(resp.Response)
-		return nil
+	case f.owes(at) && index < f.promised:
+		f.table.p.log.Debug("watch cannot go on at a member that is behind", "index", index, "promised_index", f.promised)
+	default:
+		return resp
 	}
-	return resp
+	f.table.p.closeBody(resp.Response)
+	return nil
+}
+
+// owes reports whether the head has promised events from the index at on.
+func (f *flight) owes(at uint64) bool { return at <= f.promised }
+
+// breakOff is for a watch that cannot go on. One that owes events breaks, as it
+// would without a proxy: from an ordinary end, clients conclude that there are
+// none.
+func (f *flight) breakOff() {
+	at, ok := f.resumeAt()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.broken = ok && !f.drained && f.owes(at)
+}
+
+// headIndex returns the index in the head of an answer, or 0.
+func headIndex(header http.Header) uint64 {
+	index, err := strconv.ParseUint(header.Get(deimos.HeaderEtcdIndex), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return index
 }
 
 // resumeAt returns the index from which on nothing was given out; it is above 0.
@@ -297,11 +332,11 @@ func (f *flight) begin(head answerHead) {
 		f.over = true
 		return
 	}
-	index, err := strconv.ParseUint(head.header.Get(deimos.HeaderEtcdIndex), 10, 64)
+	f.promised = headIndex(head.header)
 	start := f.spec.start(f.events)
-	replay := (f.spec.stream || f.events) && start > 0 && start <= index
-	if err == nil && !replay {
-		f.index = index
+	replay := (f.spec.stream || f.events) && start > 0 && f.owes(start)
+	if f.promised > 0 && !replay {
+		f.index = f.promised
 		return
 	}
 	f.alone = true
@@ -416,6 +451,13 @@ func (v *viewer) isTurnedAway() bool {
 	v.flight.mu.Lock()
 	defer v.flight.mu.Unlock()
 	return v.turned
+}
+
+// hasBroken reports that the end must not be taken for an ordinary one.
+func (v *viewer) hasBroken() bool {
+	v.flight.mu.Lock()
+	defer v.flight.mu.Unlock()
+	return v.flight.broken
 }
 
 // take returns the events that wait, and whether they are the last ones.

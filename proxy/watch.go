@@ -151,6 +151,9 @@ func (c *call) watch(ctx context.Context, spec watchSpec, out *outgoing) {
 			}
 		}
 		if ended {
+			if v.hasBroken() && c.flush() {
+				panic(http.ErrAbortHandler)
+			}
 			return
 		}
 		if len(frames) > 0 && !c.flush() {

@@ -487,6 +487,63 @@ func TestWatchThatCannotGoOnEndsAfterAWholeEvent(t *testing.T) {
 	w.wantEnd(t)
 }
 
+// A client takes the index in the head, and then silence, for a promise that no
+// event up to there concerns it. So a member that has not come that far must not
+// go on with the replay of another; and where nobody can, the end is none that a
+// client could take for the ordinary one.
+func TestMemberThatIsBehindDoesNotGoOnWithAReplay(t *testing.T) {
+	sse := []string{"Accept", "text/event-stream"}
+	for _, tt := range []struct {
+		name, target string
+		header       []string
+		before       string
+		after        string // what the member that is behind may bring; empty: nothing
+	}{
+		{"long poll", "/keys/a?wait=true&waitIndex=5", nil, "", ""},
+		{"stream", "/keys/a?wait=true&stream=true&waitIndex=5", nil, "", ""},
+		{"event stream", "/keys/a?wait=true&waitIndex=5", sse, string(heartbeat), ""},
+		{"event stream after an id", "/keys/a?wait=true", append(sse, "Last-Event-ID", "4"), string(heartbeat), ""},
+		{"a part was replayed", "/keys/a?wait=true&stream=true&waitIndex=5", nil, event(50), ""},
+		{"all was replayed", "/keys/a?wait=true&stream=true&waitIndex=5", nil, event(50) + event(100), event(101)},
+		{"nothing to replay", "/keys/a?wait=true&stream=true&waitIndex=101", nil, "", event(101)},
+		{"from now on", "/keys/a?wait=true", sse, string(heartbeat), block(101)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := new(cluster)
+			a, first := watchMember(t, c, 100)
+			b, second := watchMember(t, c, 4)
+			c.set(a.URL, b.URL)
+			p := startProxy(t, nil, alert, a.URL)
+			p.knows(t, 2)
+			p.members.prefer(a.URL)
+			watch := p.watch(t, tt.target, tt.header...)
+			watch.wantIndex(t, "100")
+			u := one(t, first)
+			if tt.before != "" {
+				u.send <- tt.before
+				watch.want(t, tt.before)
+			}
+			a.hang()
+			u = one(t, second)
+			if tt.after != "" {
+				u.send <- tt.after
+				watch.want(t, tt.after)
+				close(u.end)
+				watch.wantEnd(t)
+				return
+			}
+			select {
+			case <-u.gone:
+			case <-time.After(10 * time.Second):
+				t.Fatal("the watch goes on at a member that is behind")
+			}
+			if b, err := io.ReadAll(watch.in); err == nil || len(b) > 0 {
+				t.Errorf("stream = %.200q, %v, want it to break", b, err)
+			}
+		})
+	}
+}
+
 func TestWatchErrorIsGivenToAllWhoShare(t *testing.T) {
 	const body = `{"errorCode":401,"message":"The event in requested index is outdated and cleared","index":30}` + "\n"
 	c := new(cluster)

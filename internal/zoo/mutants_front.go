@@ -231,6 +231,12 @@ func foundMutants() []mutant {
 			edits:    []edit{{"cmd/deimos/child_linux.go", "		_ = syscall.Kill(-p.pid, syscall.SIGKILL) // it fails when nobody is left\n", ""}},
 			catchers: by("cmd/deimos", "TestTheCommandEndsWithItsGuard"),
 		},
+		{
+			id: "F15", name: "a proxy goes on with a replay at a member that is behind",
+			why:      "a client takes signs of life for the word that there were no events, and misses them",
+			edits:    []edit{{"proxy/flight.go", "f.owes(at) && index < f.promised:", "f.owes(at) && index == 0:"}},
+			catchers: by("proxy", "TestMemberThatIsBehindDoesNotGoOnWithAReplay"),
+		},
 	}
 }
 
