@@ -20,7 +20,8 @@ const (
 	// before it goes to the next endpoint.
 	readPatience = 2 * time.Second
 	// slow is from when on it counts against an endpoint that a call ended while
-	// it owed the answer.
+	// it owed the answer: to that call, or to several one after the other, since
+	// the deadlines of all of them may be shorter.
 	slow = 200 * time.Millisecond
 )
 
@@ -87,7 +88,7 @@ func (s *search) visit(ctx context.Context, e *endpoint, patience time.Duration)
 		if errors.Is(err, ErrInvalidArgument) {
 			return nil, err
 		}
-		if ctx.Err() == nil || time.Since(start) >= slow {
+		if ctx.Err() == nil || max(time.Since(start), s.c.endpoints.silence(e)) >= slow {
 			s.c.endpoints.failed(e, err)
 		}
 		s.note(e, err)

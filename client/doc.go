@@ -5,8 +5,10 @@
 //
 // A [Client] stays at one endpoint as long as that answers. One that fails is
 // tried last until a pause is over that grows from 100 ms to 10 s with each
-// failure. [Client.Sync] and [Config.SyncInterval] take the endpoints from the
-// member list of the cluster.
+// failure. It fails also when it has owed answers for 200 ms, to one call or to
+// several one after the other, and the context of a call ends: calls with short
+// deadlines leave an endpoint that hangs, too. [Client.Sync] and
+// [Config.SyncInterval] take the endpoints from the member list of the cluster.
 //
 // # What is sent again
 //

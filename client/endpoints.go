@@ -25,6 +25,13 @@ type endpoint struct {
 	// spare marks an endpoint of the configuration that is not in the member
 	// list: it is tried when everybody else has failed.
 	spare bool
+
+	// What the endpoint owes: how many requests wait for the head of an answer,
+	// since when any of them has without one coming, and for how long others had
+	// before, since the last answer.
+	waiting int
+	since   time.Time
+	waited  time.Duration
 }
 
 // endpoints is the set of endpoints and what is known of their health.
@@ -117,6 +124,41 @@ func (s *endpoints) failed(e *endpoint, err error) {
 		// If that fails too, it says so itself.
 		s.current = s.sorted(now)[0]
 	}
+}
+
+// asked notes that e owes an answer from now on.
+func (s *endpoints) asked(e *endpoint) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e.waiting == 0 {
+		e.since = time.Now()
+	}
+	e.waiting++
+}
+
+// settled undoes asked: e has answered, or nobody waits for it any more.
+func (s *endpoints) settled(e *endpoint, answered bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if answered {
+		e.since, e.waited = time.Now(), 0
+	}
+	if e.waiting--; e.waiting == 0 {
+		e.waited += time.Since(e.since)
+	}
+}
+
+// silence returns for how long requests have waited for e in vain since its last
+// answer. Those that wait at the same time count once, and the time in which
+// none did counts for nothing: so one short call after an idle hour does not
+// condemn an endpoint, and several in a row do.
+func (s *endpoints) silence(e *endpoint) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e.waiting == 0 {
+		return e.waited
+	}
+	return e.waited + time.Since(e.since)
 }
 
 // backoff returns low doubled n times, at most high, less a random part of up to

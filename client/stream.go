@@ -66,6 +66,9 @@ func (w *watch) open(ctx context.Context) (*stream, error) {
 			w.c.endpoints.worked(e)
 			return opened, nil
 		case ctx.Err() != nil:
+			if w.c.endpoints.silence(e) >= slow {
+				w.c.endpoints.failed(e, err)
+			}
 			return nil, s.over(ctx)
 		case errors.Is(err, errHistoryGone):
 			return nil, err

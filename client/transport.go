@@ -183,7 +183,10 @@ func (c *Client) try(ctx context.Context, e *endpoint, r *request) (resp *http.R
 	if err != nil {
 		return nil, false, invalidf("client: %s: %v", r.op(), err)
 	}
-	if resp, err = c.transport.RoundTrip(req); err != nil {
+	c.endpoints.asked(e)
+	resp, err = c.transport.RoundTrip(req)
+	c.endpoints.settled(e, err == nil)
+	if err != nil {
 		return nil, d.possible(err, ctx.Err() != nil), endOf(ctx, err)
 	}
 	return resp, true, nil
