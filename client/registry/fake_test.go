@@ -120,6 +120,23 @@ func (c *cluster) remove(ctx context.Context, key string, modified uint64) error
 	return err
 }
 
+// hanging is a cluster that is asked at a member that hangs. The client goes
+// elsewhere once refreshes have waited there for so long.
+type hanging struct {
+	*cluster
+	left time.Duration
+}
+
+func (h *hanging) refresh(ctx context.Context, key string, ttl time.Duration, modified uint64) (entry, error) {
+	if h.left <= 0 {
+		return h.cluster.refresh(ctx, key, ttl, modified)
+	}
+	begun := time.Now()
+	<-ctx.Done()
+	h.left -= time.Since(begun)
+	return entry{}, errLost
+}
+
 // do changes the cluster.
 func (c *cluster) do(f func()) {
 	c.mu.Lock()

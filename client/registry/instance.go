@@ -23,7 +23,8 @@ const (
 	// DefaultTTL is how long an instance stays registered after its program has
 	// stopped refreshing it.
 	DefaultTTL = 30 * time.Second
-	// TTLMin is the shortest TTL.
+	// TTLMin is the shortest TTL. A registration that has it outlives a member that
+	// hangs, but seldom the election of a leader.
 	TTLMin = time.Second
 )
 

@@ -16,9 +16,12 @@ import (
 
 const (
 	// The pauses after a refresh that failed, and the time that one may take. For
-	// short lives the upper limit is a sixth of the TTL.
+	// short lives the upper limit is a sixth of the TTL, but not less than limitMin:
+	// from a refresh that takes 200 ms the client learns that its member hangs, and
+	// the next one goes elsewhere while the shortest TTL is not over.
 	pauseMin = 100 * time.Millisecond
 	pauseMax = 5 * time.Second
+	limitMin = 250 * time.Millisecond
 	// strayMin is how long at least a write whose answer was lost is reckoned with.
 	strayMin = 30 * time.Second
 	// removals is how often Close tries to remove the entry.
@@ -250,7 +253,9 @@ func (r *Registration) pause(failures int) time.Duration {
 
 // limit bounds a try and the pause after it, so that there are several of them
 // before the entry is gone.
-func (r *Registration) limit() time.Duration { return min(r.instance.TTL/6, pauseMax) }
+func (r *Registration) limit() time.Duration {
+	return min(max(r.instance.TTL/6, limitMin), pauseMax)
+}
 
 // beat refreshes the entry, or writes it again when it is gone.
 func (r *Registration) beat(ctx context.Context) error {

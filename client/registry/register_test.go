@@ -66,6 +66,36 @@ func TestRegistrationOutlivesAnOutage(t *testing.T) {
 	})
 }
 
+// The shortest life is refreshed elsewhere while a quarter of it is left.
+func TestShortestTTLOutlivesAMemberThatHangs(t *testing.T) {
+	for range 50 { // pauses have a random part
+		synctest.Test(t, func(t *testing.T) {
+			c, e := newCluster(), new(events)
+			in := instance
+			in.TTL = TTLMin
+			r, err := register(t.Context(), &hanging{c, 200 * time.Millisecond}, in, WithNotify(e.take))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var first time.Time
+			c.do(func() { first = c.expires })
+			pass(TTLMin * 3 / 4)
+			c.do(func() {
+				if !c.expires.After(first) {
+					t.Errorf("not refreshed within %v", TTLMin*3/4)
+				}
+			})
+			pass(time.Minute)
+			if r.State() != Registered || !c.alive() || e.String() != "[failing registered]" {
+				t.Errorf("state %v, error %v, alive %v, events %v, want it to stay", r.State(), r.Err(), c.alive(), e)
+			}
+			if err := r.Close(t.Context()); err != nil {
+				t.Errorf("Close() = %v, want nil", err)
+			}
+		})
+	}
+}
+
 // After a long pause of the program, and when somebody has removed it.
 func TestAnEntryThatIsGoneIsWrittenAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
