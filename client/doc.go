@@ -36,7 +36,10 @@
 //
 // A Client is safe for use by any number of goroutines. It owns one goroutine
 // if there is a [Config.SyncInterval], and [Client.Close] waits for it.
-// Everything else runs on the goroutine of the caller, watches included.
+// Everything else runs on the goroutine of the caller, watches included, but for
+// the question that a watch without events asks its endpoint twice a minute. That
+// has a goroutine of its own for as long as it takes, for which the loop of the
+// watch waits in the end.
 //
 // The package caches nothing, follows no redirect, uses no proxy of the
 // environment, and keeps no session: a lock or a registration is the business

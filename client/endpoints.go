@@ -32,6 +32,9 @@ type endpoint struct {
 	waiting int
 	since   time.Time
 	waited  time.Duration
+
+	// whole is when the endpoint had its cluster for certain; zero: unknown.
+	whole time.Time
 }
 
 // endpoints is the set of endpoints and what is known of their health.
@@ -159,6 +162,27 @@ func (s *endpoints) silence(e *endpoint) time.Duration {
 		return e.waited
 	}
 	return e.waited + time.Since(e.since)
+}
+
+// hadCluster notes that e had its cluster at a moment.
+func (s *endpoints) hadCluster(e *endpoint, at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if at.After(e.whole) {
+		e.whole = at
+	}
+}
+
+// inquiryDue returns in what time e has to be asked whether it has its cluster,
+// if an answer is believed for that long. Where there is nobody else to go to, it
+// need not be asked.
+func (s *endpoints) inquiryDue(e *endpoint, believed time.Duration) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !slices.ContainsFunc(s.list, func(other *endpoint) bool { return other != e }) {
+		return believed
+	}
+	return believed - time.Since(e.whole)
 }
 
 // backoff returns low doubled n times, at most high, less a random part of up to

@@ -51,6 +51,7 @@ type stream struct {
 	events       bool // an event stream, else JSON lines
 	silence      time.Duration
 	timer        *time.Timer // runs while the stream is read, and ends it
+	inquiry      *inquiry    // works while an event is waited for
 	cancel       context.CancelCauseFunc
 	why          func(error) error // tells why the stream broke
 }
@@ -108,11 +109,13 @@ func (w *watch) openAt(ctx context.Context, e *endpoint, r *request) (*stream, e
 		cancel(nil)
 		return nil, errors.Join(err, resp.Body.Close())
 	}
-	return w.c.newStream(ctx, cancel, e, resp, kind), nil
+	s := w.c.newStream(ctx, cancel, e, resp, kind)
+	s.inquiry = newInquiry(func() (time.Duration, error) { return w.inquire(ctx, e) }, cancel)
+	return s, nil
 }
 
-// newStream returns the stream of an answer. cancel ends the request, whose
-// context is ctx.
+// newStream returns the stream of an answer, without its inquiry. cancel ends
+// the request, whose context is ctx.
 func (c *Client) newStream(ctx context.Context, cancel context.CancelCauseFunc, e *endpoint, resp *http.Response, kind string) *stream {
 	s := &stream{
 		endpoint: e, start: responseOf(resp.Header), alive: time.Now(),
@@ -159,12 +162,15 @@ func splitLine(data []byte, atEOF bool) (advance int, line []byte, err error) {
 func (s *stream) close() {
 	s.timer.Stop()
 	s.cancel(nil)
+	s.inquiry.close()
 	// The end was asked for; that it came is no news.
 	_ = s.body.Close()
 }
 
 // next waits for an event and its index. The error is errEnd at an ordinary end.
 func (s *stream) next() (*deimos.Event, uint64, error) {
+	s.inquiry.begin()
+	defer s.inquiry.end()
 	var data []byte
 	for {
 		line, err := s.line()

@@ -55,7 +55,10 @@ var errHistoryGone = errors.New("the history does not reach back to where the wa
 //
 // A watch goes on at another endpoint, behind the last event, when a connection
 // breaks, a member stops or the leader changes. A connection that is silent for
-// 40 seconds counts as broken. When the history of the cluster no longer reaches
+// 40 seconds counts as broken. An endpoint that has brought no event for 30
+// seconds, or a little less, is asked whether it still has its cluster, if there
+// are others: one that is cut off, and does not answer a linearizable read of
+// the key within [Config.RequestTimeout], is left. When the history of the cluster no longer reaches
 // back to where the watch was, or another cluster answers, it reads the state
 // anew, once a second at most, delivers that as a Reset, and goes on from there.
 // So a loop either sees every change or is told that it has missed some.
@@ -63,10 +66,10 @@ var errHistoryGone = errors.New("the history does not reach back to where the wa
 // The sequence ends only with an error, which is its last item: that of ctx,
 // [ErrClosed], a [NoEndpointError] when nobody answers it at its start, or an
 // answer that says that it will never work. Once it has been answered, it tries
-// for ever. Everything runs in the loop: nothing is
-// read while its body is at work, no event is buffered but the one being read,
-// and leaving the loop ends the watch. A second loop over the sequence watches
-// anew.
+// for ever. Everything runs in the loop, apart from that question, whose end it
+// waits for: nothing is read or asked while its body is at work, no event is
+// buffered but the one being read, and leaving the loop ends the watch. A second
+// loop over the sequence watches anew.
 func (c *Client) Watch(ctx context.Context, key string, opts ...WatchOption) iter.Seq2[WatchEvent, error] {
 	p := newParams()
 	for _, o := range opts {
@@ -210,8 +213,9 @@ func (w *watch) follow(s *stream) error {
 				w.next = max(w.next, s.start.Index+1)
 			}
 			// Whether a connection broke because of the endpoint, the next one shows;
-			// after silence there would be another 40 s.
-			if errors.Is(err, errSilent) {
+			// after silence there would be another 40 s, and one that is cut off opens
+			// any watch.
+			if errors.Is(err, errSilent) || errors.Is(err, errCutOff) {
 				w.c.endpoints.failed(s.endpoint, err)
 			}
 			if !errors.Is(err, errUnreadable) && (delivered || time.Since(began) >= steady) {

@@ -143,7 +143,9 @@ func (e *Election) Leader(ctx context.Context) (Leader, error) {
 // change, each once and in order. If changes may have been missed because the
 // history of the cluster is too short, the current leader is returned, also if
 // it is the same as before. The sequence goes on, and ends with an error as its
-// last item, as that of [client.Client.Watch] does. Everything runs in the loop.
+// last item, as that of [client.Client.Watch] does: it leaves a member that is cut
+// off from its cluster some 30 seconds later, if there is another endpoint, and
+// tells the old leader until then. Everything runs in the loop.
 func (e *Election) Observe(ctx context.Context) iter.Seq2[Leader, error] {
 	return func(yield func(Leader, error) bool) {
 		for p, err := range queue.Follow(ctx, e.c, e.cfg.Dir) {
