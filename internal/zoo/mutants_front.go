@@ -238,7 +238,7 @@ func foundMutants() []mutant {
 			catchers: by("proxy", "TestMemberThatIsBehindDoesNotGoOnWithAReplay"),
 		},
 		{
-			id: "F12", name: "a watch of the Go client takes any answer for that of a member that has its cluster",
+			id: "F16", name: "a watch of the Go client takes any answer for that of a member that has its cluster",
 			why:      "an observer hears nothing for as long as its member is cut off, and does not know it",
 			edits:    []edit{{"client/inquiry.go", "a.judge(true) != final {", "a == nil {"}},
 			catchers: by("client", "TestWatchLeavesAnEndpointThatIsCutOff"),
