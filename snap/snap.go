@@ -155,14 +155,18 @@ func (s *Snapshots) Settle(chosen raftpb.SnapshotMetadata, recorded []raftpb.Sna
 	var stale []string
 	for _, e := range found {
 		if !e.received && e.index > lastRaftIndex {
-			return &DamageError{File: s.path(e.name), Err: fmt.Errorf(
-				"the snapshot holds raft index %d and the log ends at %d, so the log has lost its end", e.index, lastRaftIndex)}
+			return lostEnd(s.path(e.name), e.index, lastRaftIndex)
 		}
 		if e.index > chosen.Index && !e.in(recorded) {
 			stale = append(stale, e.name)
 		}
 	}
 	return s.remove(stale)
+}
+
+func lostEnd(path string, raftIndex, lastRaftIndex uint64) error {
+	return &DamageError{File: path, Err: fmt.Errorf(
+		"the snapshot holds raft index %d and the log ends at %d, so the log has lost its end", raftIndex, lastRaftIndex)}
 }
 
 // Save writes a snapshot: temporary file, sync, read back and verify, rename,

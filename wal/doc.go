@@ -12,7 +12,7 @@
 // another one at any time. An open log has one goroutine, that of etcd's package
 // which allocates the next segment; Close and Abandon wait for it. An inspection
 // has one that reads the newest segment, and copies it if the log is being
-// opened; Inspect, Salvage and Open wait for it.
+// opened; Inspect and Open wait for it.
 //
 // # Files
 //

@@ -17,6 +17,8 @@ var (
 	ErrNotFound = errors.New("no log found")
 	// ErrVersion tells that the log was written by a newer version of Deimos.
 	ErrVersion = errors.New("unknown log format")
+	// ErrNothingSalvaged tells that nothing of a log is of any use to a member.
+	ErrNothingSalvaged = errors.New("no sound snapshot fits what can be read of the log")
 	// ErrClosed tells that the log was closed or abandoned before.
 	ErrClosed = errors.New("the log is closed")
 )
@@ -37,14 +39,13 @@ type DamageError struct {
 }
 
 // Error implements the error interface with one sentence that says where the
-// damage is and what to do.
+// damage is. What to do depends on the cluster, which this package does not know.
 func (e *DamageError) Error() string {
 	at := ""
 	if e.RaftIndex > 0 {
 		at = fmt.Sprintf(", first bad raft index %d", e.RaftIndex)
 	}
-	return fmt.Sprintf("wal: %s is damaged at offset %d%s: %v; nothing was changed: remove this member from its cluster and add it again with an empty data directory, or restore the directory from a copy if it is the only member",
-		e.File, e.Offset, at, e.Err)
+	return fmt.Sprintf("wal: %s is damaged at offset %d%s: %v; nothing was changed", e.File, e.Offset, at, e.Err)
 }
 
 // Unwrap returns what is wrong.

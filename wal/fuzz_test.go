@@ -101,6 +101,13 @@ func FuzzInspect(f *testing.F) {
 		if err == nil && r.Verdict != Damaged && len(r.Snapshots) == 0 {
 			t.Fatalf("inspect lets a log through that names no snapshot")
 		}
+		s, err := salvage(disk, dir, []raftpb.SnapshotMetadata{metaAt(1, 1)})
+		if err != nil && !errors.Is(err, ErrVersion) && !errors.Is(err, ErrNothingSalvaged) {
+			t.Fatalf("salvage = %v", err)
+		}
+		if err == nil && s.LastRaftIndex != s.Snapshot.Index+uint64(len(s.Entries)) {
+			t.Fatalf("salvage = %d entries from the snapshot at %d to %d", len(s.Entries), s.Snapshot.Index, s.LastRaftIndex)
+		}
 	})
 }
 

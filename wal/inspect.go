@@ -76,10 +76,6 @@ type Report struct {
 	newest *segment
 	ahead  *ahead // has read the newest
 	crc    uint32
-	// bad is the segment that the damage is in, nil if it is in none, and
-	// badBatch where the batch with the bad place begins.
-	bad      *segment
-	badBatch int64
 }
 
 // Inspect reads the whole log in dir and judges it. It changes nothing, takes
@@ -89,7 +85,7 @@ type Report struct {
 func Inspect(dir string) (*Report, error) {
 	r, err := inspect(fsx.OS{}, dir, false)
 	if r != nil {
-		r.newest, r.bad, r.ahead = nil, nil, nil // as large as segments, and of use to this package alone
+		r.newest, r.ahead = nil, nil // as large as segments, and of use to this package alone
 	}
 	return r, err
 }
@@ -122,10 +118,11 @@ func (r *Report) read(fsys fsx.FS, dir string, copies bool) error {
 		return err
 	}
 	marker, err := readMarker(fsys, dir)
-	if err != nil {
+	var badMarker *DamageError
+	if err != nil && !errors.As(err, &badMarker) {
 		return err
 	}
-	r.CleanStop = marker != nil
+	r.CleanStop = marker != nil || badMarker != nil
 	names, gap := listSegments(fsys, dir)
 	if gap != nil && len(names) == 0 {
 		return gap
@@ -170,6 +167,9 @@ func (r *Report) read(fsys fsx.FS, dir string, copies bool) error {
 	if len(r.Snapshots) == 0 {
 		return &DamageError{File: dir, RaftIndex: s.base + 1, Err: errors.New("the log names no snapshot that it can go on from")}
 	}
+	if badMarker != nil {
+		return badMarker
+	}
 	return nil
 }
 
@@ -190,7 +190,6 @@ func (r *Report) segment(s *scan, seg *segment, newest bool) error {
 	case errors.Is(bad, ErrVersion):
 		return fmt.Errorf("wal: %s: %w", seg.path, bad)
 	case settled, s.records < segmentHead, seg.laterBatch(at):
-		r.bad, r.badBatch = seg, s.batch
 		return damage
 	}
 	cut := s.batch
@@ -218,6 +217,9 @@ type scan struct {
 	floor     uint64
 	terms     []termRun
 	snapshots []raftpb.SnapshotMetadata
+	// kept are the entries above keepAbove; nil: none are kept.
+	keepAbove *uint64
+	kept      []raftpb.Entry
 
 	// Of the segment that is being read:
 	records   int    // how many were good
@@ -347,6 +349,25 @@ func (s *scan) takeEntry(data []byte) error {
 	if k := len(s.terms); k == 0 || s.terms[k-1].term != term {
 		s.terms = append(s.terms, termRun{first: index, term: term})
 	}
+	return s.keep(index, data)
+}
+
+// keep keeps an entry, and no other from its raft index on.
+func (s *scan) keep(index uint64, data []byte) error {
+	if s.keepAbove == nil {
+		return nil
+	}
+	for n := len(s.kept); n > 0 && s.kept[n-1].Index >= index; n-- {
+		s.kept = s.kept[:n-1]
+	}
+	if index <= *s.keepAbove {
+		return nil
+	}
+	var e raftpb.Entry
+	if err := e.Unmarshal(data); err != nil {
+		return fmt.Errorf("the record does not hold an entry: %w", err)
+	}
+	s.kept = append(s.kept, e)
 	return nil
 }
 
@@ -397,7 +418,7 @@ func (s *scan) takeSnapshot(seg *segment, data []byte) error {
 	}
 	if snap.Index > s.last || !s.agrees(snap.Index, snap.Term) {
 		s.base, s.baseTerm, s.last = snap.Index, snap.Term, snap.Index
-		s.terms = s.terms[:0]
+		s.terms, s.kept = s.terms[:0], nil
 	}
 	s.floor = max(s.floor, snap.Index)
 	s.snapshots = append(s.snapshots, raftpb.SnapshotMetadata{Index: snap.Index, Term: snap.Term, ConfState: *snap.ConfState})

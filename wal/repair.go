@@ -20,8 +20,6 @@ type Repair struct {
 	// Bytes is how much was cut off, and KeptIn the file that holds it.
 	Bytes  int64
 	KeptIn string
-	// Moved are whole segments that [Salvage] renamed to *.broken.
-	Moved []string
 }
 
 // prepare makes an inspected log ready for etcd's package: leftovers go, a torn

@@ -163,6 +163,28 @@ func (s *segment) bytes(at, n int64) []byte {
 	return s.data[at : at+n]
 }
 
+// lastEntry returns the highest raft index of an entry behind an offset of which
+// two records that follow each other tell; 0 if there is none.
+func (s *segment) lastEntry(at int64) (raftIndex uint64) {
+	for at < s.end {
+		r, ok := s.record(at)
+		if !ok || !r.isBody() {
+			at += frameBytes
+			continue
+		}
+		next, ok := s.record(at + r.size)
+		if !ok || !next.isBody() || !next.follows(r) {
+			at += frameBytes
+			continue
+		}
+		if v, _, ok := threeNumbers(next.data); ok && next.kind == kindEntry {
+			raftIndex = max(raftIndex, v[2])
+		}
+		at += r.size
+	}
+	return raftIndex
+}
+
 // laterBatch reports whether behind the bad record at an offset there is a
 // record of a batch that was begun after the bad one was durable. Two records
 // whose checksums chain are real. A batch begins and ends with a record that

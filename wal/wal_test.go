@@ -105,7 +105,7 @@ func TestUnreadableDirectoryIsNotAMissingLog(t *testing.T) {
 				"Open()":    func() error { _, _, err := Open(cfg, newest); return err },
 				"Create()":  func() error { _, err := Create(cfg, testIdentity, metaAt(1, 1), state(1, 0, 1)); return err },
 				"inspect()": func() error { _, err := inspect(cfg.FS, cfg.Dir, false); return err },
-				"Salvage()": func() error { _, err := Salvage(cfg); return err },
+				"salvage()": func() error { _, err := salvage(cfg.FS, cfg.Dir, nil); return err },
 			} {
 				if err := call(); !errors.Is(err, ErrIO) || !errors.Is(err, cause) {
 					t.Errorf("%s of a directory that cannot be listed = %v, want ErrIO and %v", doing, err, cause)
