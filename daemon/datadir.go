@@ -58,13 +58,18 @@ func (d *dataDir) snap() string { return filepath.Join(d.path, snapName) }
 
 // openDataDir makes the directory if it is missing and locks it.
 func openDataDir(path string, log *slog.Logger) (*dataDir, error) {
-	fail := func(err error) (*dataDir, error) { return nil, dirFailure(path, err) }
 	if err := makeDir(path); err != nil {
 		if errors.Is(err, syscall.ENOTDIR) {
 			err = fmt.Errorf("%w: choose another --data-dir, or move the file out of the way", err)
 		}
-		return fail(err)
+		return nil, dirFailure(path, err)
 	}
+	return lockDataDir(path, log)
+}
+
+// lockDataDir locks a directory that exists.
+func lockDataDir(path string, log *slog.Logger) (*dataDir, error) {
+	fail := func(err error) (*dataDir, error) { return nil, dirFailure(path, err) }
 	info, err := os.Stat(path)
 	if err != nil {
 		return fail(err)

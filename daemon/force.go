@@ -20,8 +20,9 @@ import (
 )
 
 // This file makes a new cluster of the data of one member, when most members of
-// the old one are lost for ever. The new data directory is built beside the old
-// one and takes its place in steps that can be repeated after a crash.
+// the old one are lost for ever. The new log and snapshot are built beside the
+// old ones and take their place in steps that can be repeated after a crash. So
+// they do when a damaged log is recovered.
 
 const (
 	// forcedName holds the complete new log and snapshot until they are in place,
@@ -53,7 +54,8 @@ func forceNewCluster(cfg *Config, dir *dataDir) error {
 		return err
 	}
 	machine := newMachine(cfg, nil)
-	if err := old.open(cfg, wal.Config{Dir: dir.wal(), MaxWALs: cfg.Limits.MaxWALs, Log: cfg.Log}, nil, machine); err != nil {
+	err = old.open(cfg, wal.Config{Dir: dir.wal(), MaxWALs: cfg.Limits.MaxWALs, Log: cfg.Log}, nil, machine)
+	if err := withWayOut(dir, err); err != nil {
 		return err
 	}
 	old.wal.Abandon() // nothing is written to it any more
@@ -92,7 +94,8 @@ func forceNewCluster(cfg *Config, dir *dataDir) error {
 	index := machine.Store().View().Index()
 	machine.Abandon(deimos.Member{ID: self, Name: cfg.Name, PeerURLs: sortedURLs(cfg.URLs.AdvertisePeer)}, last.Index, forcedIndexSkip)
 	id := newIdentity(randomNumber()>>1, self)
-	if err := buildForced(cfg, dir, machine, id, last, rec.HardState.Term); err != nil {
+	next := replacement{machine: machine, identity: id, last: last, term: rec.HardState.Term, newCluster: true}
+	if err := next.build(cfg, dir); err != nil {
 		return err
 	}
 	if err := finishForced(dir); err != nil {
@@ -117,13 +120,31 @@ func forcedBefore(dir *dataDir, cluster uint64) (bool, error) {
 
 func (d *dataDir) forcedMarker() string { return filepath.Join(d.path, markerName) }
 
-// buildForced writes the log and the snapshot of the new member. They count
-// once they have the name forcedName.
-func buildForced(cfg *Config, dir *dataDir, machine *server.Machine, id wal.Identity, last raftpb.SnapshotMetadata, term uint64) error {
+// replacement is what a member goes on from that is the only one of its cluster
+// from now on: the state of the machine, in a snapshot at the end of a new log.
+type replacement struct {
+	machine  *server.Machine
+	identity wal.Identity
+	// last is the raft position of the last entry that the machine has applied, and
+	// term the highest in which the old log had promised anything.
+	last raftpb.SnapshotMetadata
+	term uint64
+	// newCluster says that the cluster has got another id.
+	newCluster bool
+}
+
+// build writes the log and the snapshot of the new member. They count once they
+// have the name forcedName. After an error there is nothing.
+func (r *replacement) build(cfg *Config, dir *dataDir) (err error) {
 	building := filepath.Join(dir.path, forcedName+".tmp")
 	if err := os.RemoveAll(building); err != nil {
 		return ioFailure(err)
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, ioFailure(os.RemoveAll(building))) // it may be large, and the disk full
+		}
+	}()
 	fsys := fsx.OS{}
 	for _, d := range []string{building, filepath.Join(building, replacedPrefix+"old")} {
 		if err := fsys.MakeDir(d); err != nil {
@@ -134,20 +155,23 @@ func buildForced(cfg *Config, dir *dataDir, machine *server.Machine, id wal.Iden
 	if err != nil {
 		return err
 	}
-	meta := raftpb.SnapshotMetadata{Index: last.Index, Term: last.Term, ConfState: raftpb.ConfState{Voters: []uint64{id.MemberID}}}
-	if err := snapshots.Save(meta, machine.Capture()); err != nil {
+	meta := raftpb.SnapshotMetadata{Index: r.last.Index, Term: r.last.Term, ConfState: raftpb.ConfState{Voters: []uint64{r.identity.MemberID}}}
+	if err := snapshots.Save(meta, r.machine.Capture()); err != nil {
 		return err
 	}
-	hs := raftpb.HardState{Term: max(term, meta.Term), Commit: meta.Index}
-	log, err := wal.Create(wal.Config{Dir: filepath.Join(building, walName), MaxWALs: cfg.Limits.MaxWALs, Log: cfg.Log}, id, meta, hs)
+	hs := raftpb.HardState{Term: max(r.term, meta.Term), Commit: meta.Index}
+	log, err := wal.Create(wal.Config{Dir: filepath.Join(building, walName), MaxWALs: cfg.Limits.MaxWALs, Log: cfg.Log}, r.identity, meta, hs)
 	if err != nil {
 		return err
 	}
 	if err := log.Close(); err != nil {
 		return err
 	}
-	if err := fsx.WriteFile(fsys, filepath.Join(building, markerName), []byte(deimos.FormatID(id.ClusterID)+"\n")); err != nil {
-		return ioFailure(err)
+	if r.newCluster {
+		marker := []byte(deimos.FormatID(r.identity.ClusterID) + "\n")
+		if err := fsx.WriteFile(fsys, filepath.Join(building, markerName), marker); err != nil {
+			return ioFailure(err)
+		}
 	}
 	return move(building, filepath.Join(dir.path, forcedName))
 }

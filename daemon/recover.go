@@ -48,7 +48,7 @@ func openStorage(cfg *Config, dir *dataDir, find originFinder, machine *server.M
 		return nil, err
 	}
 	if held {
-		err = s.open(cfg, walConfig, find, machine)
+		err = withWayOut(dir, s.open(cfg, walConfig, find, machine))
 	} else if err = dir.checkNew(snapshots); err == nil {
 		err = s.begin(cfg, dir, walConfig, find, machine)
 	}
@@ -183,8 +183,7 @@ func (s *storage) open(cfg *Config, walConfig wal.Config, find originFinder, mac
 	})
 	timeMS, restoreErr := restored() // whatever became of the log: nothing may go on behind the end of this function
 	if errors.Is(err, snap.ErrNone) {
-		return fmt.Errorf("no snapshot in %s fits the log in %s: keep a copy of the data directory and replace the member: %w",
-			filepath.Join(cfg.DataDir, "snap"), walConfig.Dir, snap.ErrNone)
+		return noSnapshotError(filepath.Join(cfg.DataDir, snapName), walConfig.Dir)
 	}
 	if err != nil {
 		return err

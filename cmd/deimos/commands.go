@@ -118,7 +118,7 @@ func newRoot(env []string) *cobra.Command {
 		lsCommand(env), treeCommand(env), mkdirCommand(env), watchCommand(env), execWatchCommand(env),
 		configCommand(env), exportCommand(env), importCommand(env))
 	addGroup(root, groupShare, lockCommand(env), electCommand(env), registerCommand(env), servicesCommand(env))
-	addGroup(root, groupCluster, membersCommand(env), healthCommand(env), statusCommand(env), benchCommand(env), caCommand())
+	addGroup(root, groupCluster, membersCommand(env), healthCommand(env), statusCommand(env), benchCommand(env), caCommand(), logCommand())
 	root.AddCommand(manCommand())
 	root.InitDefaultHelpCmd()
 	return root

@@ -127,6 +127,37 @@ func diskMutants() []mutant {
 			catchers: by("snap", "TestSaveSurvivesPowerLossAtEveryStep"), short: true,
 		},
 		{
+			id: "D3a", name: "recover a log out of the segments of two members",
+			why:      "a member goes on from what it never had",
+			edits:    []edit{{"wal/salvage.go", "		if !bytes.Equal(metadata, s.metadata) {", "		if len(s.metadata) == 0 && !bytes.Equal(metadata, s.metadata) {"}},
+			catchers: by("wal", "TestSalvageOfAnotherMembersSegments"),
+		},
+		{
+			id: "D3b", name: "recover a log from a snapshot that contradicts it",
+			why: "entries are applied to a state that they do not belong to",
+			edits: []edit{{"wal/salvage.go", "		fits := m.Index > s.last || m.Index >= s.base && s.agrees(m.Index, m.Term)",
+				"		fits := true"}},
+			catchers: by("wal", "TestSalvageKeepsWhatPrecedesTheDamage|TestSalvageRefusesWhatNobodyCanGoOnFrom"),
+		},
+		{
+			id: "D3c", name: "recover a member of several as if it were the only one",
+			why:      "it leads a cluster of its own beside the one that has what it lost",
+			edits:    []edit{{"daemon/rebuild.go", "	case !r.Recovery.OnlyVoter() && !forceNewCluster:", "	case forceNewCluster && !forceNewCluster:"}},
+			catchers: by("daemon", "TestADamagedMemberOfSeveralIsReplaced"),
+		},
+		{
+			id: "D3d", name: "a member that was recovered gives indexes again",
+			why:      "a client takes a new write for one that was lost, and its condition on it holds",
+			edits:    []edit{{"daemon/rebuild.go", "	machine.Abandon(self, next.last.Index, forcedIndexSkip)", "	machine.Abandon(self, next.last.Index, 0)"}},
+			catchers: by("daemon", "TestADamagedOnlyMemberIsRecovered"),
+		},
+		{
+			id: "D3e", name: "a damaged marker of a clean stop counts for nothing",
+			why:      "the log has lost its end since, and nobody notices",
+			edits:    []edit{{"wal/inspect.go", "	if badMarker != nil {\n		return badMarker\n	}\n", ""}},
+			catchers: by("wal", "TestDamagedMarkerIsDamageOfTheMarkerAlone"),
+		},
+		{
 			id: "D7a", name: "do not open the log again without a next segment",
 			why:      "the log ends with the segment, though space has long come back",
 			edits:    []edit{{"wal/space.go", "	return w.reopen()\n", "	return nil\n"}},
