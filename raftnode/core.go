@@ -440,7 +440,7 @@ func (c *Core) observeLeader(lead uint64) {
 	c.lead = lead
 	c.leadSince = c.now
 	c.heardAt = c.now
-	clear(c.space.others)
+	c.space.observeLeader(lead)
 	c.forgetReads()
 }
 

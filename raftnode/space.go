@@ -8,8 +8,8 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 )
 
-// spacePauseTimeouts is the time between two hand-overs for want of disk space,
-// in election timeouts: one that fails holds proposals up for a whole one.
+// spacePauseTimeouts is the time after a hand-over for want of disk space that
+// has failed, in election timeouts: each holds proposals up for a whole one.
 const spacePauseTimeouts = 10
 
 // space is what a [Core] knows of the space on the members' disks. A member
@@ -28,7 +28,9 @@ type space struct {
 	// with what it has heard from the one before.
 	refused bool
 	term    uint64
-	// noHandOverBefore is the earliest time of another hand-over.
+	// asked is the voter who was last asked to lead, and noHandOverBefore the
+	// earliest time of another hand-over unless it does.
+	asked            uint64
 	noHandOverBefore time.Duration
 }
 
@@ -52,9 +54,17 @@ func (c *Core) WatchSpace(low bool) uint64 {
 	}
 	to := c.handOver(func(p *Progress) bool { return p.Space == SpaceEnough })
 	if to != raft.None {
-		s.noHandOverBefore = c.now + spacePauseTimeouts*c.cfg.ElectionTimeout
+		s.asked, s.noHandOverBefore = to, c.now+spacePauseTimeouts*c.cfg.ElectionTimeout
 	}
 	return to
+}
+
+// observeLeader forgets what belongs to the time of another leader.
+func (s *space) observeLeader(lead uint64) {
+	clear(s.others)
+	if lead != raft.None && lead == s.asked {
+		s.noHandOverBefore = 0
+	}
 }
 
 // judgeSpace finds out whether writes are to be refused, by the voters that give

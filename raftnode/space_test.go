@@ -311,6 +311,26 @@ func TestAVoterWhoDoesNotTakeOverIsAskedOnceInAWhile(t *testing.T) {
 	}
 }
 
+// Whoever has taken over may be asked again as soon as leadership comes back.
+func TestAFullDiskThatLeadsAgainHandsOverAgain(t *testing.T) {
+	net := newCoreNet(t, 3)
+	net.elect(1)
+	for range 3 {
+		net.tickWith()
+	}
+	for n := range 3 {
+		var asked []uint64
+		for range 3 {
+			asked = append(asked, net.tickWith(1)...)
+		}
+		if !slices.Equal(asked, []uint64{2}) || !net.cores[2].isLeader() {
+			t.Fatalf("hand-over %d: %v were asked and member 2 leads = %v, want only member 2, and true", n+1, asked, net.cores[2].isLeader())
+		}
+		net.cores[2].TransferLeadership(1)
+		net.settle()
+	}
+}
+
 // Room that appears after a vain look is used at once.
 func TestAVoterThatGetsRoomLeadsAtOnce(t *testing.T) {
 	net := newCoreNet(t, 3)
