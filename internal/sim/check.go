@@ -349,11 +349,10 @@ type calmness struct {
 	forgotten time.Duration
 	sampled   time.Duration
 	hasLeader bool
-	// changes counts elected leaders and pauses, faults those that are active.
+	// changes counts elected leaders and pauses; faults those that are active.
 	changes     int
 	pauses      int
 	faults      int
-	begun       int // faults so far
 	unsettledTo time.Duration
 	// calmOps is how many operations succeeded in calm times.
 	calmTime time.Duration
@@ -420,7 +419,6 @@ func (c *calmness) leaderChanged() {
 func (c *calmness) begin() {
 	c.account()
 	c.faults++
-	c.begun++
 }
 
 func (c *calmness) end() {

@@ -54,50 +54,11 @@ func diskFull(f *fault) (func(), bool) {
 		h.lowDisk = true
 	}
 	f.grows(func() int { return f.w.rows["D7"] })
-	calm, before := f.w.calm.isCalm(), f.w.calm.begun
 	return func() {
-		if calm && f.w.calm.begun == before+1 && f.lasts >= fullFor {
-			f.w.knowsWhoIsFull()
-		}
 		for _, h := range full {
 			h.lowDisk = false
 		}
 	}, true
-}
-
-// fullFor is how long disks have been full, with nothing else amiss, before
-// every member has to know what follows from it.
-const fullFor = 2 * time.Second
-
-// knowsWhoIsFull checks that writes are refused at all members if, and only if,
-// too few voters have room, and that no full member leads while one has.
-func (w *world) knowsWhoIsFull() {
-	p := w.leader()
-	if p == nil || !w.admin.idle() {
-		return
-	}
-	voters, roomy := 0, 0
-	for _, m := range p.machine.Members() {
-		h := w.host(m.ID)
-		if !h.up() || h.proc.machine.IncarnationOf(m.ID).IsZero() {
-			return
-		}
-		if m.IsLearner {
-			continue
-		}
-		if voters++; !h.lowDisk {
-			roomy++
-		}
-	}
-	refused := roomy <= voters/2
-	for _, m := range p.machine.Members() {
-		if got := w.host(m.ID).proc.status.WritesRefused; got != refused {
-			w.fail("D7", "%d of %d voters have room, and member %x says that writes are refused = %v", roomy, voters, m.ID, got)
-		}
-	}
-	if p.host.lowDisk && roomy > 0 {
-		w.fail("D7", "member %x, whose disk is full, leads beside %d voters with room", p.host.id, roomy)
-	}
 }
 
 // victim picks a follower whose disk may be lost: one at a time, while a quorum

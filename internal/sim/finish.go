@@ -15,6 +15,9 @@ const (
 	// convergeWithin is how long the cluster may take to become whole: lost
 	// members replaced, all equal, what is due expired.
 	convergeWithin = 60 * time.Second
+	// spaceKnownWithin is how long the members may take to know that disks are full,
+	// or are no more, and to elect who is to lead because of it.
+	spaceKnownWithin = 2 * time.Second
 	// opsPerSecond is the traffic below which a run proves nothing.
 	opsPerSecond = 10
 )
@@ -52,7 +55,52 @@ func (w *world) heal() {
 	if !w.whole() {
 		w.fail("liveness", "the cluster is not whole %s after everything had healed: %s", convergeWithin, w.notWhole())
 	}
+	w.fullDisks()
 	w.advance(w.now + 500*time.Millisecond) // so that the watches hear the last
+}
+
+// fullDisks fills the disks of some members, now that nothing else is amiss, and
+// holds the members to what follows from it.
+func (w *world) fullDisks() {
+	leader := w.leader().host
+	kind := w.cfg.Seed % 3
+	for _, h := range w.hosts {
+		h.lowDisk = kind == 0 || (h == leader) == (kind == 1) // all, the leader, the others
+	}
+	w.advance(w.now + spaceKnownWithin)
+	w.knowsWhoIsFull()
+	for _, h := range w.hosts {
+		h.lowDisk = false
+	}
+	w.advance(w.now + spaceKnownWithin)
+	w.knowsWhoIsFull()
+}
+
+// knowsWhoIsFull checks that writes are refused at all members if, and only if,
+// too few voters have room, and that no full member leads while another has room.
+func (w *world) knowsWhoIsFull() {
+	p := w.leader()
+	if p == nil {
+		w.fail("D7", "there is no leader %s after disks were filled or emptied", spaceKnownWithin)
+	}
+	voters, roomy := 0, 0
+	for _, m := range p.machine.Members() {
+		if m.IsLearner {
+			continue
+		}
+		if voters++; !w.host(m.ID).lowDisk {
+			roomy++
+		}
+	}
+	refused := roomy <= voters/2
+	for _, m := range p.machine.Members() {
+		if got := w.host(m.ID).proc.status.WritesRefused; got != refused {
+			w.fail("D7", "%d of %d voters have room, and member %x says that writes are refused = %v", roomy, voters, m.ID, got)
+		}
+	}
+	if p.host.lowDisk && roomy > 0 {
+		w.fail("D7", "member %x, whose disk is full, leads beside %d voters with room", p.host.id, roomy)
+	}
 }
 
 // probe writes until enough writes have succeeded.

@@ -32,6 +32,9 @@ func blind() []waiting {
 		{"M18", "needs an answer that outlives a retry and a change of leader"},
 		{"M19", "nothing is lost or read wrongly by it: a leader without a quorum only goes on in vain"},
 		{"M20", "nothing is lost or read wrongly by it: there are only more elections"},
+		{"M46e", "a learner is full whenever the followers are"},
+		{"M46f", "nobody is silent when full disks are looked at"},
+		{"M46h", "shows for the one heartbeat after an election only"},
 		{"F1", "a TTL ends early only by what two clocks drift apart while one member leads"},
 	}
 }
