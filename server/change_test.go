@@ -43,7 +43,7 @@ func changeServer(t *testing.T, voters int, change func(*fakeNode, *Config)) (*S
 // start lets a member publish itself.
 func start(t *testing.T, m *Machine, id uint64) {
 	t.Helper()
-	next, err := m.members.Load().setAttributes(member{Member: deimos.Member{ID: id, Name: "m"}, incarnation: deimos.Incarnation{byte(id)}})
+	next, err := m.members.Load().setAttributes(member{Member: deimos.Member{ID: id, Name: "m"}, incarnation: deimos.Incarnation{1, byte(id)}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -322,7 +322,7 @@ func TestTheShellIsOfferedKeysAndMembers(t *testing.T) {
 		{[]string{"get", "--endpoints", "http://127.0.0.1:1", "/"}, ":4\n"},
 		{[]string{"get", "-o", ""}, "plain\ntable\njson\n:4\n"},
 		{[]string{"get", "--out"}, "--output\tFORMAT of the output: plain, table or json\n:4\n"},
-		{[]string{"--listen-p"}, "--listen-peer-urls\twhere the member listens for the other members\n:4\n"},
+		{[]string{"--listen-c"}, "--listen-client-urls\twhere the member or proxy listens for clients\n:4\n"},
 		{[]string{"--name", "n1", "-initial-cluster", "n1=http://x:1", "--vers"}, "--version\tprint the version and exit\n:4\n"},
 	} {
 		if o := p.run(append([]string{"__complete"}, tt.args...)...); o.stdout != tt.want {
