@@ -195,18 +195,26 @@ func hang(r *http.Request) (*http.Response, error) {
 	return nil, r.Context().Err()
 }
 
+// firstHangs has the endpoint that is asked first hang, and the others answer.
+func firstHangs(answer func(*http.Request) (*http.Response, error)) func(*http.Request) (*http.Response, error) {
+	hanging := ""
+	return func(r *http.Request) (*http.Response, error) {
+		if hanging == "" {
+			hanging = r.URL.Host
+		}
+		if r.URL.Host == hanging {
+			return hang(r)
+		}
+		return answer(r)
+	}
+}
+
+// isSet answers that a key was set.
+func isSet(*http.Request) (*http.Response, error) { return reply(200, answerSet), nil }
+
 func TestReadLeavesAnEndpointThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var hanging string
-		c := newWired(t, two, &wire{answer: func(r *http.Request) (*http.Response, error) {
-			if hanging == "" {
-				hanging = r.URL.Host
-			}
-			if r.URL.Host == hanging {
-				return hang(r)
-			}
-			return reply(200, answerSet), nil
-		}})
+		c := newWired(t, two, &wire{answer: firstHangs(isSet)})
 		for i, want := range []time.Duration{readPatience, 0} { // the second read knows better
 			start := time.Now()
 			if _, err := c.Get(t.Context(), "/a"); err != nil || time.Since(start) != want {
@@ -220,16 +228,7 @@ func TestReadLeavesAnEndpointThatHangs(t *testing.T) {
 // when the pause of the endpoint is over by then.
 func TestWritesLeaveAnEndpointThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var hanging string
-		c := newWired(t, two, &wire{answer: func(r *http.Request) (*http.Response, error) {
-			if hanging == "" {
-				hanging = r.URL.Host
-			}
-			if r.URL.Host == hanging {
-				return hang(r)
-			}
-			return reply(200, answerSet), nil
-		}})
+		c := newWired(t, two, &wire{answer: firstHangs(isSet)})
 		if _, err := c.Set(t.Context(), "/a", "1"); !errors.Is(err, ErrUnknownOutcome) {
 			t.Errorf("first Set: %v, want ErrUnknownOutcome", err)
 		}

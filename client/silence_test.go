@@ -27,16 +27,7 @@ func TestCallsWithShortDeadlinesLeaveAnEndpointThatHangs(t *testing.T) {
 		for _, write := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, write %v", tt.name, write), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					var hanging string
-					c := newWired(t, two, &wire{answer: func(r *http.Request) (*http.Response, error) {
-						if hanging == "" {
-							hanging = r.URL.Host
-						}
-						if r.URL.Host == hanging {
-							return hang(r)
-						}
-						return reply(200, answerSet), nil
-					}})
+					c := newWired(t, two, &wire{answer: firstHangs(isSet)})
 					failed := 0
 					for call(t, c, write, tt.deadline) != nil && failed < 100 {
 						failed++
@@ -164,16 +155,7 @@ func TestAnswersToOthersDoNotHideAnEndpointFromALongCall(t *testing.T) {
 // A watch whose context ends before it is answered counts like a call.
 func TestWatchesWithShortContextsLeaveAnEndpointThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var hanging string
-		c := newWired(t, two, &wire{answer: func(r *http.Request) (*http.Response, error) {
-			if hanging == "" {
-				hanging = r.URL.Host
-			}
-			if r.URL.Host == hanging {
-				return hang(r)
-			}
-			return events(4, nil, sse(5))(r)
-		}})
+		c := newWired(t, two, &wire{answer: firstHangs(events(4, nil, sse(5)))})
 		failed := 0
 		for ; failed < 10; failed++ {
 			ctx, cancel := context.WithTimeout(t.Context(), 150*time.Millisecond)
