@@ -163,17 +163,22 @@ func (s *segment) bytes(at, n int64) []byte {
 	return s.data[at : at+n]
 }
 
+// pair returns the record at an offset and the one that follows it, if their
+// checksums chain: then both are real.
+func (s *segment) pair(at int64) (r, next record, ok bool) {
+	if r, ok = s.record(at); !ok || !r.isBody() {
+		return r, next, false
+	}
+	next, ok = s.record(at + r.size)
+	return r, next, ok && next.isBody() && next.follows(r)
+}
+
 // lastEntry returns the highest raft index of an entry behind an offset of which
 // two records that follow each other tell; 0 if there is none.
 func (s *segment) lastEntry(at int64) (raftIndex uint64) {
 	for at < s.end {
-		r, ok := s.record(at)
-		if !ok || !r.isBody() {
-			at += frameBytes
-			continue
-		}
-		next, ok := s.record(at + r.size)
-		if !ok || !next.isBody() || !next.follows(r) {
+		r, next, ok := s.pair(at)
+		if !ok {
 			at += frameBytes
 			continue
 		}
@@ -196,13 +201,8 @@ func (s *segment) laterBatch(bad int64) bool {
 	}
 	ended := false
 	for at < s.end {
-		r, ok := s.record(at)
-		if !ok || !r.isBody() {
-			at += frameBytes
-			continue
-		}
-		next, ok := s.record(at + r.size)
-		if !ok || !next.isBody() || !next.follows(r) {
+		r, next, ok := s.pair(at)
+		if !ok {
 			at += frameBytes
 			continue
 		}
