@@ -43,8 +43,8 @@ func OpenOffline(path string) (*Offline, error) {
 // check refuses a directory without a member. One whose log is just being put in
 // its place holds one.
 func (o *Offline) check() error {
-	holdsMember, err := wal.Exists(o.dir.wal())
-	if holdsMember || err != nil {
+	held, err := o.dir.holdsMember()
+	if held || err != nil {
 		return err
 	}
 	replacing, err := o.Replacing()

@@ -2,10 +2,8 @@ package daemon
 
 import (
 	"context"
-	"path/filepath"
 
 	"github.com/marsevilspirit/deimos/discovery"
-	"github.com/marsevilspirit/deimos/wal"
 )
 
 // Process is a daemon that runs: a member, or a proxy.
@@ -54,8 +52,8 @@ func discoverFirst(ctx context.Context, cfg *Config) error {
 		return nil
 	}
 	if !cfg.isProxy() {
-		holdsMember, err := wal.Exists(filepath.Join(cfg.DataDir, walName))
-		if holdsMember || err != nil {
+		held, err := (&dataDir{path: cfg.DataDir}).holdsMember()
+		if held || err != nil {
 			return err
 		}
 	}
